@@ -1,0 +1,47 @@
+/** Every op there is. Devices and their tests walk through this list; a new op is added here. */
+import type { AnyOp } from "./graph.ts";
+import { add } from "./ops/add.ts";
+import { collapseStreams } from "./ops/collapse-streams.ts";
+import { compressEntries } from "./ops/compress-entries.ts";
+import { expandStreams } from "./ops/expand-streams.ts";
+import { experts } from "./ops/experts.ts";
+import { gatherRows } from "./ops/gather-rows.ts";
+import { groupedLinear } from "./ops/grouped-linear.ts";
+import { hyperConnectionCoefficients } from "./ops/hyper-connection-coefficients.ts";
+import { hyperConnectionHead } from "./ops/hyper-connection-head.ts";
+import { indexerScores } from "./ops/indexer-scores.ts";
+import { linear } from "./ops/linear.ts";
+import { repeatStreams } from "./ops/repeat-streams.ts";
+import { rmsNorm } from "./ops/rms-norm.ts";
+import { rope } from "./ops/rope.ts";
+import { routerScores } from "./ops/router-scores.ts";
+import { routingWeights } from "./ops/routing-weights.ts";
+import { scale } from "./ops/scale.ts";
+import { sparseAttention } from "./ops/sparse-attention.ts";
+import { swiglu } from "./ops/swiglu.ts";
+import { topK } from "./ops/top-k.ts";
+import { writeRows } from "./ops/write-rows.ts";
+
+export const opCatalogue: readonly AnyOp[] = [
+  add,
+  collapseStreams,
+  compressEntries,
+  expandStreams,
+  experts,
+  gatherRows,
+  groupedLinear,
+  hyperConnectionCoefficients,
+  hyperConnectionHead,
+  indexerScores,
+  linear,
+  repeatStreams,
+  rmsNorm,
+  rope,
+  routerScores,
+  routingWeights,
+  scale,
+  sparseAttention,
+  swiglu,
+  topK,
+  writeRows,
+];

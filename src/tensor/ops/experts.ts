@@ -1,0 +1,72 @@
+/**
+ * The routed experts of a layer: y = sum over the chosen of weight_e * down_e(swiglu(gate_e x, up_e x))
+ *   x [tokens, hiddenSize], chosen [tokens, k] (i32, -1 = none), weights [tokens, k],
+ *   gate, up [experts, width, hiddenSize], down [experts, hiddenSize, width] -> y [tokens, hiddenSize]
+ * The sum runs in the order of `chosen`; a device may visit the experts in any order, but not add them in another.
+ */
+import { defineOp, integerTensor, randomTensor } from "../op.ts";
+import { requireShape } from "../shape.ts";
+import { gatedActivation } from "./swiglu.ts";
+
+export const experts = defineOp<{ readonly limit: number }>({
+  name: "experts",
+  infer([x, chosen, weights, gate, up, down]) {
+    const [count, width, hiddenSize] = gate!.shape;
+    requireShape("experts: the last axis of x", [x!.shape[1]!], [hiddenSize!]);
+    requireShape("experts: weights", weights!.shape, chosen!.shape);
+    requireShape("experts: up", up!.shape, gate!.shape);
+    requireShape("experts: down", down!.shape, [count!, hiddenSize!, width!]);
+    return [x!];
+  },
+  reference({ inputs, outputs: [y], inputShapes, attributes: { limit } }) {
+    const [x, chosen, weights, gate, up, down] = inputs;
+    const [, width, hiddenSize] = inputShapes[3]!;
+    const [tokens, k] = inputShapes[1]!;
+    const hidden = new Float64Array(width!);
+    for (let t = 0; t < tokens!; t++) {
+      const sum = new Float64Array(hiddenSize!);
+      for (let slot = 0; slot < k!; slot++) {
+        const expert = chosen![t * k! + slot]!;
+        if (expert < 0) continue;
+        for (let f = 0; f < width!; f++) {
+          const row = (expert * width! + f) * hiddenSize!;
+          let g = 0;
+          let u = 0;
+          for (let c = 0; c < hiddenSize!; c++) {
+            g += gate![row + c]! * x![t * hiddenSize! + c]!;
+            u += up![row + c]! * x![t * hiddenSize! + c]!;
+          }
+          hidden[f] = gatedActivation(g, u, limit);
+        }
+        for (let c = 0; c < hiddenSize!; c++) {
+          const row = (expert * hiddenSize! + c) * width!;
+          let out = 0;
+          for (let f = 0; f < width!; f++) out += down![row + f]! * hidden[f]!;
+          sum[c] = sum[c]! + weights![t * k! + slot]! * out;
+        }
+      }
+      for (let c = 0; c < hiddenSize!; c++) y![t * hiddenSize! + c] = sum[c]!;
+    }
+  },
+  tolerance: 1e-5, // the hidden values between the two products may be float32
+  cases: () => [
+    { name: "usual", ...expertsCase(6, 2, [0, 3, 1, 2, 0, 1, 2, 3, 0, 2, 1, 3]) },
+    { name: "one token", ...expertsCase(1, 2, [1, 3]) },
+    { name: "nothing chosen", ...expertsCase(2, 2, [-1, -1, 0, -1]) },
+    { name: "no token", ...expertsCase(0, 2, []) },
+  ],
+});
+
+function expertsCase(tokens: number, k: number, chosen: number[]) {
+  return {
+    inputs: [
+      randomTensor([tokens, 10], 1),
+      integerTensor([tokens, k], chosen),
+      randomTensor([tokens, k], 2),
+      randomTensor([4, 6, 10], 3),
+      randomTensor([4, 6, 10], 4),
+      randomTensor([4, 10, 6], 5),
+    ],
+    attributes: { limit: 2 },
+  };
+}
