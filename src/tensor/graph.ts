@@ -93,6 +93,11 @@ export class Graph {
     return outputs;
   }
 
+  /** As `apply`, for an op with one output (or of which only the first is wanted). */
+  call<Attributes>(op: Op<Attributes>, inputs: readonly Tensor[], attributes: Attributes): Tensor {
+    return this.apply(op, inputs, attributes)[0]!;
+  }
+
   /** The same values in another shape. */
   reshape(tensor: Tensor, shape: Shape): Tensor {
     const [before, after] = [tensor.shape, shape].map(elementsPerSize);

@@ -1,0 +1,179 @@
+/**
+ * A program that calls one JavaScript function an op, in the order of the graph, on views of one arena. The reference device
+ * (float64) and the CPU device (float32) differ only in the precision of the buffers and in the kernels.
+ */
+import { DeviceError } from "../errors.ts";
+import type { CacheTensor, Graph, GraphNode, Tensor } from "../tensor/graph.ts";
+import { type MemoryPlan, planMemory } from "../tensor/memory-plan.ts";
+import type { Call, Elements } from "../tensor/op.ts";
+import { layoutName } from "../tensor/paging.ts";
+import { countElements, resolveShape, type Sizes } from "../tensor/shape.ts";
+import type { CompileOptions, Program, StepValues } from "./device.ts";
+
+export type Kernel = (call: Call<never>) => void;
+
+/** The float type of a device, and which function computes an op. */
+export interface Precision {
+  readonly bytes: 4 | 8;
+  floats(buffer: ArrayBuffer, byteOffset: number, length: number): Float32Array | Float64Array;
+  kernel(node: GraphNode): Kernel;
+}
+
+export class InterpretedProgram implements Program {
+  readonly graph: Graph;
+  readonly #precision: Precision;
+  readonly #weights: ReadonlyMap<string, Elements>;
+  readonly #kept = new Map<string, Tensor>();
+  readonly #caches = new Map<string, Float32Array | Float64Array>();
+  #plan: MemoryPlan;
+  #arena: ArrayBuffer;
+  #limits: Sizes;
+  /** The calls of the last step, valid as long as sizes, arena and caches stay: decoding repeats the same sizes. */
+  #calls: { readonly key: string; readonly calls: readonly (() => void)[] } | undefined;
+  #step: StepValues | undefined;
+  /** Inputs are copied here, so that cached calls see the numbers of the new step. */
+  readonly #inputs = new Map<string, Elements>();
+
+  constructor(graph: Graph, precision: Precision, weights: ReadonlyMap<string, Elements>, options: CompileOptions) {
+    this.graph = graph;
+    this.#precision = precision;
+    this.#weights = weights;
+    for (const [name, tensor] of graph.outputs) this.#kept.set(name, tensor);
+    for (const name of options.keep ?? []) this.#kept.set(name, found(graph.labels.get(name), "label", name));
+    for (const name of graph.weights.keys()) found(weights.get(name), "weight", name);
+    for (const cache of graph.caches.values()) this.#caches.set(cache.storage.name, this.#allocate(0));
+    this.#limits = options.limits;
+    this.#plan = planMemory(graph, this.#limits, [...this.#kept.values()]);
+    this.#arena = new ArrayBuffer(this.#plan.arenaElements * precision.bytes);
+  }
+
+  reserve(limits: Sizes): void {
+    this.#limits = limits;
+    this.#plan = planMemory(this.graph, limits, [...this.#kept.values()]);
+    this.#arena = new ArrayBuffer(this.#plan.arenaElements * this.#precision.bytes);
+    this.#calls = undefined;
+    this.#step = undefined;
+  }
+
+  run(step: StepValues): Promise<void> {
+    this.#checkSizes(step.sizes);
+    const key = Object.values(step.sizes).join(",");
+    const fresh = this.#calls?.key !== key;
+    this.#takeInputs(step, fresh);
+    this.#step = step;
+    if (fresh || this.#calls === undefined) {
+      this.#calls = { key, calls: this.graph.nodes.map((node) => this.#bind(node, step.sizes)) };
+    }
+    for (const call of this.#calls.calls) call();
+    return Promise.resolve();
+  }
+
+  read(name: string): Float32Array | Float64Array | Int32Array {
+    const tensor = found(this.#kept.get(name), "output", name);
+    if (this.#step === undefined) throw new DeviceError(`"${name}" is read before the first step`);
+    return this.#view(tensor, resolveShape(tensor.shape, this.#step.sizes)).slice();
+  }
+
+  resizeCaches(layout: string, rows: number): void {
+    for (const cache of this.#cachesOf(layout)) {
+      const old = this.#caches.get(cache.storage.name)!;
+      const grown = this.#allocate(rows * cache.storage.width);
+      grown.set(old.subarray(0, Math.min(old.length, grown.length)));
+      this.#caches.set(cache.storage.name, grown);
+    }
+    this.#calls = undefined;
+  }
+
+  copyCacheRows(layout: string, from: number, to: number, count: number): void {
+    for (const cache of this.#cachesOf(layout)) {
+      const { name, width } = cache.storage;
+      this.#caches.get(name)!.copyWithin(to * width, from * width, (from + count) * width);
+    }
+  }
+
+  readCache(name: string, firstRow: number, rows: number): Float32Array | Float64Array {
+    const cache = found(this.graph.caches.get(name), "cache", name);
+    const { width } = cache.storage;
+    return this.#caches.get(name)!.slice(firstRow * width, (firstRow + rows) * width);
+  }
+
+  get memoryBytes(): number {
+    return [...this.#caches.values()].reduce((bytes, cache) => bytes + cache.byteLength, this.#arena.byteLength);
+  }
+
+  #cachesOf(layout: string): CacheTensor[] {
+    return [...this.graph.caches.values()].filter((cache) => layoutName(cache.storage.layout) === layout);
+  }
+
+  #allocate(elements: number): Float32Array | Float64Array {
+    return this.#precision.floats(new ArrayBuffer(elements * this.#precision.bytes), 0, elements);
+  }
+
+  #checkSizes(sizes: Sizes): void {
+    for (const [name, limit] of Object.entries(this.#limits)) {
+      if (!(sizes[name]! <= limit)) {
+        throw new DeviceError(`The step has ${sizes[name]} ${name}, the program has room for ${limit}`);
+      }
+    }
+  }
+
+  /** Copies the inputs into buffers that the bound calls hold; new buffers when the sizes changed. */
+  #takeInputs(step: StepValues, fresh: boolean): void {
+    for (const [name, tensor] of this.graph.inputs) {
+      const values = found(step.inputs[name], "input", name);
+      const elements = countElements(resolveShape(tensor.shape, step.sizes));
+      if (values.length !== elements) {
+        throw new DeviceError(`The input "${name}" has ${values.length} elements, the step needs ${elements}`);
+      }
+      if (fresh || !this.#inputs.has(name)) {
+        this.#inputs.set(name, tensor.dtype === "i32" ? new Int32Array(elements) : this.#allocate(elements));
+      }
+      this.#inputs.get(name)!.set(values);
+    }
+  }
+
+  #bind(node: GraphNode, sizes: Sizes): () => void {
+    const inputShapes = node.inputs.map((tensor) => this.#shapeOf(tensor, sizes));
+    const outputShapes = node.outputs.map((tensor) => this.#shapeOf(tensor, sizes));
+    const call = {
+      inputs: node.inputs.map((tensor, i) => this.#view(tensor, inputShapes[i]!)),
+      outputs: node.outputs.map((tensor, i) => this.#view(tensor, outputShapes[i]!)),
+      inputShapes,
+      outputShapes,
+      attributes: node.attributes as never, // the graph keeps an op and its own attributes together
+    };
+    const kernel = this.#precision.kernel(node);
+    return () => kernel(call);
+  }
+
+  #shapeOf(tensor: Tensor, sizes: Sizes): number[] {
+    const { storage } = tensor;
+    if (storage.kind !== "cache") return resolveShape(tensor.shape, sizes);
+    return [this.#caches.get(storage.name)!.length / storage.width, storage.width];
+  }
+
+  #view(tensor: Tensor, shape: readonly number[]): Elements {
+    const { storage } = tensor;
+    switch (storage.kind) {
+      case "input":
+        return this.#inputs.get(storage.name)!;
+      case "weight":
+        return this.#weights.get(storage.name)!;
+      case "cache":
+        return this.#caches.get(storage.name)!;
+      case "intermediate": {
+        const byteOffset = this.#plan.offsets.get(storage)! * this.#precision.bytes;
+        const length = countElements(shape);
+        if (storage.type.dtype === "i32") return new Int32Array(this.#arena, byteOffset, length);
+        return this.#precision.floats(this.#arena, byteOffset, length);
+      }
+      default:
+        return storage satisfies never;
+    }
+  }
+}
+
+function found<T>(value: T | undefined, what: string, name: string): T {
+  if (value === undefined) throw new DeviceError(`The program needs the ${what} "${name}", which is not there`);
+  return value;
+}
