@@ -119,6 +119,12 @@ export class Graph {
   }
 }
 
+/** The different layouts among the caches of a graph. */
+export function cacheLayouts(graph: Graph): CacheLayout[] {
+  const layouts = [...graph.caches.values()].map((cache) => cache.storage.layout);
+  return [...new Map(layouts.map((layout) => [layoutName(layout), layout])).values()];
+}
+
 /** The named size of the rows that a step adds to the caches of a layout: one a token, or one a group that closes. */
 export function newRows({ tokensPerRow }: CacheLayout): Dim {
   return tokensPerRow === 1 ? "tokens" : `closed.${tokensPerRow}`;

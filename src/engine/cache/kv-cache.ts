@@ -1,0 +1,160 @@
+/**
+ * What a model remembers between steps, for all sequences of a program: window keys, compressor rows, compressed entries.
+ * Each layout (one row a token or one a group; how far back it is read) has a pool of pages, and each sequence a list of
+ * pages for every layout. A sequence can be forked (pages are shared until one side writes) and wound back (its last pages
+ * are dropped); pages out of reach of any later read are given back.
+ */
+
+import type { Program } from "../../device/device.ts";
+import { DeviceError } from "../../errors.ts";
+import { cacheLayouts } from "../../tensor/graph.ts";
+import { type CacheLayout, layoutName, rowsPerPage } from "../../tensor/paging.ts";
+import { PagePool } from "./page-pool.ts";
+
+export interface LayoutPages {
+  readonly name: string;
+  readonly layout: CacheLayout;
+  readonly pageRows: number;
+  readonly pool: PagePool;
+}
+
+export class KvCache {
+  readonly layouts: readonly LayoutPages[];
+  /** Tokens by which any sequence can be wound back without computing anything again. */
+  readonly maxRewind: number;
+  readonly #program: Program;
+  readonly #capacity = new Map<string, number>();
+
+  constructor(program: Program, maxRewind = 64) {
+    this.#program = program;
+    this.maxRewind = maxRewind;
+    this.layouts = cacheLayouts(program.graph).map((layout) => ({
+      name: layoutName(layout),
+      layout,
+      pageRows: rowsPerPage(layout),
+      pool: new PagePool(),
+    }));
+  }
+
+  createSequence(): SequenceCache {
+    return new SequenceCache(this, 0, new Map(this.layouts.map(({ name }) => [name, new Map<number, number>()])));
+  }
+
+  /** Makes every page writable that `tokens` further tokens of the sequence write: new ones, and copies of shared ones. */
+  prepare(sequence: SequenceCache, tokens: number): void {
+    for (const { name, layout, pageRows, pool } of this.layouts) {
+      const pages = sequence.pagesOf(name);
+      const first = Math.floor(sequence.length / layout.tokensPerRow);
+      const end = Math.floor((sequence.length + tokens) / layout.tokensPerRow);
+      for (let index = Math.floor(first / pageRows); index * pageRows < end; index++) {
+        const page = pages.get(index);
+        if (page === undefined) {
+          pages.set(index, this.#allocate(name, pageRows, pool));
+        } else if (pool.isShared(page)) {
+          const copy = this.#allocate(name, pageRows, pool);
+          this.#program.copyCacheRows(name, page * pageRows, copy * pageRows, pageRows);
+          pool.release(page);
+          pages.set(index, copy);
+        }
+      }
+    }
+  }
+
+  #allocate(name: string, pageRows: number, pool: PagePool): number {
+    const page = pool.allocate();
+    const capacity = this.#capacity.get(name) ?? 0;
+    if (page >= capacity) {
+      // Growing copies what is there: half as much again keeps that rare.
+      const pages = Math.max(page + 1, Math.ceil(capacity * 1.5));
+      this.#program.resizeCaches(name, pages * pageRows);
+      this.#capacity.set(name, pages);
+    }
+    return page;
+  }
+}
+
+/** The cache of one sequence: its length in tokens and its pages, by layout and page index. */
+export class SequenceCache {
+  readonly #cache: KvCache;
+  readonly #pages: Map<string, Map<number, number>>;
+  #length: number;
+
+  constructor(cache: KvCache, length: number, pages: Map<string, Map<number, number>>) {
+    this.#cache = cache;
+    this.#length = length;
+    this.#pages = pages;
+  }
+
+  /** Tokens that were computed into the cache. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Page numbers by page index (row / rows a page). */
+  pagesOf(layout: string): Map<number, number> {
+    return this.#pages.get(layout)!;
+  }
+
+  /** After a step that computed `tokens` of this sequence: they are remembered, and what is out of reach is given back. */
+  advance(tokens: number): void {
+    this.#length += tokens;
+    for (const { name, layout, pageRows, pool } of this.#cache.layouts) {
+      if (layout.reach === Number.POSITIVE_INFINITY) continue;
+      const oldest = this.#length - layout.reach - this.#cache.maxRewind;
+      const pages = this.pagesOf(name);
+      for (const [index, page] of pages) {
+        if ((index + 1) * pageRows > oldest) break; // indices rise: pages are added in order
+        pool.release(page);
+        pages.delete(index);
+      }
+    }
+  }
+
+  /** A sequence with the same content that goes its own way from here. */
+  fork(): SequenceCache {
+    const pages = new Map<string, Map<number, number>>();
+    for (const { name, pool } of this.#cache.layouts) {
+      for (const page of this.pagesOf(name).values()) pool.retain(page);
+      pages.set(name, new Map(this.pagesOf(name)));
+    }
+    return new SequenceCache(this.#cache, this.#length, pages);
+  }
+
+  /** Whether the rows that the token after `length` would read are still there. */
+  canRewindTo(length: number): boolean {
+    return this.#cache.layouts.every(({ name, layout, pageRows }) => {
+      const first = Math.max(0, layout.reach === Number.POSITIVE_INFINITY ? 0 : length - layout.reach);
+      const last = Math.floor(length / layout.tokensPerRow) - 1;
+      return last < first || this.pagesOf(name).has(Math.floor(first / pageRows));
+    });
+  }
+
+  /** Forgets all tokens from `length` on. Throws when what is needed to go on from there was given back. */
+  rewindTo(length: number): void {
+    if (!(length >= 0 && length <= this.#length) || !this.canRewindTo(length)) {
+      throw new DeviceError(`Cannot wind a cache of ${this.#length} tokens back to ${length}`, {
+        code: "rewind",
+        hint: `Wind back by at most ${this.#cache.maxRewind} tokens, or compute the sequence again`,
+      });
+    }
+    for (const { name, layout, pageRows, pool } of this.#cache.layouts) {
+      const rows = Math.floor(length / layout.tokensPerRow);
+      const pages = this.pagesOf(name);
+      for (const [index, page] of pages) {
+        if (index * pageRows < rows) continue;
+        pool.release(page);
+        pages.delete(index);
+      }
+    }
+    this.#length = length;
+  }
+
+  /** Gives everything back; the sequence is empty afterwards and can be used again. */
+  clear(): void {
+    for (const { name, pool } of this.#cache.layouts) {
+      for (const page of this.pagesOf(name).values()) pool.release(page);
+      this.pagesOf(name).clear();
+    }
+    this.#length = 0;
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * A model on a device: runs steps over any mixture of sequences and returns logits. It cuts long inputs into steps of
+ * bounded size; the cut does not change a bit of the result.
+ */
+
+import type { Device, Program } from "../device/device.ts";
+import { RequestError } from "../errors.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { recordTransformer } from "../model/transformer.ts";
+import { cacheLayouts } from "../tensor/graph.ts";
+import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
+import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
+
+export interface RunnerOptions {
+  /** Tokens a step may hold at most; a longer input takes several steps. */
+  readonly stepTokens?: number;
+  /** Tokens of context that the indexer's table of scores has room for at first; it grows. */
+  readonly context?: number;
+  /** Labels of intermediate values that stay readable after a step. */
+  readonly keep?: readonly string[];
+  readonly maxRewind?: number;
+}
+
+/** Tokens to append to a sequence, and how many of the last of them want logits. */
+export interface Append {
+  readonly sequence: Sequence;
+  readonly tokenIds: readonly number[];
+  readonly outputs: number;
+}
+
+export class ModelRunner {
+  readonly config: ModelConfig;
+  readonly program: Program;
+  readonly cache: KvCache;
+  readonly stepTokens: number;
+  #limits: { tokens: number; sequences: number; context: number };
+
+  constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
+    this.config = config;
+    this.stepTokens = options.stepTokens ?? 64;
+    this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
+    const graph = recordTransformer(config);
+    const limits = stepLimits(cacheLayouts(graph), this.#limits);
+    this.program = device.compile(graph, { limits, keep: options.keep ?? [] });
+    this.cache = new KvCache(this.program, options.maxRewind);
+  }
+
+  createSequence(): Sequence {
+    return new Sequence(this, this.cache.createSequence(), []);
+  }
+
+  /**
+   * Appends tokens to a sequence in steps of `stepTokens`. Returns the logits of the last `outputs` tokens, one row of
+   * vocabSize each; `onStep` hears how many tokens are done, and an aborted `signal` ends the work between two steps.
+   */
+  async append(
+    { sequence, tokenIds, outputs }: Append,
+    options: { stepTokens?: number; signal?: AbortSignal; onStep?: (done: number) => void } = {},
+  ): Promise<Float32Array[]> {
+    const stepTokens = Math.min(options.stepTokens ?? this.stepTokens, this.stepTokens);
+    const rows: Float32Array[] = [];
+    for (let start = 0; start < tokenIds.length; start += stepTokens) {
+      options.signal?.throwIfAborted();
+      const part = tokenIds.slice(start, start + stepTokens);
+      const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
+      rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted }])).flat());
+      options.onStep?.(start + part.length);
+    }
+    return rows;
+  }
+
+  /** One step over several sequences: for each the logits of its last `outputs` tokens. */
+  async step(batch: readonly Append[]): Promise<Float32Array[][]> {
+    for (const { tokenIds } of batch) this.#checkTokens(tokenIds);
+    for (const { sequence } of batch) await sequence.recompute();
+    const parts = batch.map(
+      ({ sequence, tokenIds, outputs }): StepPart => ({ cache: sequence.cache, tokenIds, outputs }),
+    );
+    this.#makeRoom(parts);
+    for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
+    await this.program.run(stepTables(parts, this.cache.layouts, this.#limits.tokens));
+    for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
+
+    const logits = Float32Array.from(this.program.read("logits"));
+    const vocabSize = this.config.vocabSize;
+    let row = 0;
+    return batch.map(({ outputs }) =>
+      Array.from({ length: outputs }, () => logits.subarray(row * vocabSize, ++row * vocabSize)),
+    );
+  }
+
+  #checkTokens(tokenIds: readonly number[]): void {
+    const wrong = tokenIds.find((id) => !Number.isInteger(id) || id < 0 || id >= this.config.vocabSize);
+    if (wrong === undefined) return;
+    throw new RequestError(`The token id ${wrong} is not in the vocabulary`, {
+      code: "token-id",
+      hint: `Give whole numbers from 0 to ${this.config.vocabSize - 1}`,
+    });
+  }
+
+  #makeRoom(parts: readonly StepPart[]): void {
+    const tokens = parts.reduce((total, part) => total + part.tokenIds.length, 0);
+    const longest = Math.max(...parts.map(({ cache, tokenIds }) => cache.length + tokenIds.length));
+    const { tokens: roomTokens, sequences, context } = this.#limits;
+    if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
+    this.#limits = {
+      tokens: Math.max(tokens, roomTokens),
+      sequences: Math.max(parts.length, sequences),
+      context: longest <= context ? context : Math.max(longest, 2 * context),
+    };
+    this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
+  }
+}
+
+/** A sequence of tokens and what the model remembers of it. */
+export class Sequence {
+  readonly #runner: ModelRunner;
+  readonly cache: SequenceCache;
+  #tokenIds: number[];
+
+  constructor(runner: ModelRunner, cache: SequenceCache, tokenIds: number[]) {
+    this.#runner = runner;
+    this.cache = cache;
+    this.#tokenIds = tokenIds;
+  }
+
+  get tokenIds(): readonly number[] {
+    return this.#tokenIds;
+  }
+
+  get length(): number {
+    return this.#tokenIds.length;
+  }
+
+  /** A sequence with the same tokens that goes its own way; memory is shared until one of the two writes. */
+  fork(): Sequence {
+    return new Sequence(this.#runner, this.cache.fork(), this.#tokenIds.slice());
+  }
+
+  /**
+   * Forgets the last `count` tokens. Costs nothing within the cache's margin; further back the rest of the sequence is
+   * computed again before the next step, with the same result.
+   */
+  rewind(count: number): void {
+    if (!Number.isInteger(count) || count < 0 || count > this.length) {
+      throw new RequestError(`Cannot wind a sequence of ${this.length} tokens back by ${count}`, { code: "rewind" });
+    }
+    this.#tokenIds.length -= count;
+    if (this.cache.length <= this.length) return;
+    if (this.cache.canRewindTo(this.length)) this.cache.rewindTo(this.length);
+    else this.cache.clear();
+  }
+
+  /** Computes tokens that the cache lost when the sequence was wound back far. */
+  async recompute(): Promise<void> {
+    if (this.cache.length === this.length) return;
+    const missing = this.#tokenIds.splice(this.cache.length);
+    await this.#runner.append({ sequence: this, tokenIds: missing, outputs: 0 });
+  }
+
+  /** After a step: the tokens are part of the sequence. */
+  remember(tokenIds: readonly number[]): void {
+    this.cache.advance(tokenIds.length);
+    for (const id of tokenIds) this.#tokenIds.push(id);
+  }
+
+  [Symbol.dispose](): void {
+    this.cache.clear();
+    this.#tokenIds = [];
+  }
+}
