@@ -41,6 +41,7 @@ export function compressor(
   );
   const normed = g.call(rmsNorm, [mixed, g.weight(`${name}.norm.weight`, [width])], { eps: config.rmsNormEps });
   const rotated = g.call(rope, [normed, closed.positions], { frequencies, inverse: false });
+  g.label(`${name}.closed`, rotated);
   const entries = g.cache(`${name}.entries`, width, { tokensPerRow: ratio, reach: Number.POSITIVE_INFINITY });
   return g.call(writeRows, [entries, rotated, g.slots(entries)], {});
 }

@@ -1,0 +1,338 @@
+/**
+ * Tiny random DeepSeek-V4 models against values recorded from the float32 reference (transformers 5.24 `deepseek_v4`):
+ * every stored activation, logits, greedy continuations, cache states, MTP; and our own promise that neither chunking, nor
+ * batching, nor winding back changes a bit.
+ */
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { CpuDevice } from "../../src/device/cpu/cpu-device.ts";
+import type { Device } from "../../src/device/device.ts";
+import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
+import { KvCache } from "../../src/engine/cache/kv-cache.ts";
+import { stepLimits, stepTables } from "../../src/engine/cache/step-tables.ts";
+import { ModelRunner, type Sequence } from "../../src/engine/model-runner.ts";
+import { recordMultiTokenPrediction } from "../../src/model/multi-token-prediction.ts";
+import { cacheLayouts } from "../../src/tensor/graph.ts";
+import { layoutName, rowsPerPage } from "../../src/tensor/paging.ts";
+import { type Case, loadCase, loadWeights } from "./v4-case.ts";
+
+const tolerance = 1e-4; // stated by the recorded cases for a float32 engine; ours stays near 1e-5
+
+const names = ["window", "ratio128", "ratio4", "mixed", "batch", "mtp", "official"];
+const oneStep = 512; // longer than any prompt of the cases
+
+for (const name of names) {
+  const golden = await loadCase(name);
+  for (const device of [new CpuDevice(), new ReferenceDevice()]) {
+    await loadWeights(golden, device);
+    describe(`${name} on the ${device.name} device`, () => {
+      test("the logits of every stored position are those of the reference", async () => {
+        for (const [b, ids] of golden.prompts.entries()) {
+          const rows = await prefill(golden, device, ids, oneStep);
+          golden.positions.forEach((p, i) => {
+            assertClose(rows[p]!, golden.row("logits", b, i), `sequence ${b}, position ${p}`);
+          });
+        }
+      });
+      test("greedy decoding gives the same tokens", async () => {
+        for (const [b, ids] of golden.prompts.entries()) await checkGreedy(golden, device, b, ids);
+      });
+    });
+  }
+
+  const cpu = new CpuDevice();
+  await loadWeights(golden, cpu);
+  describe(`${name}, inside`, () => {
+    test("every stored activation is that of the reference", () => checkActivations(golden, cpu));
+    test("what is kept after the prompt is that of the reference", () => checkCaches(golden, cpu));
+    for (const chunk of [1, 7, 64, 129]) {
+      test(`chunks of ${chunk} give bitwise the logits of one step`, async () => {
+        for (const ids of golden.prompts) {
+          const whole = await prefill(golden, cpu, ids, oneStep);
+          assertSame(await prefill(golden, cpu, ids, chunk), whole);
+        }
+      });
+    }
+    test("sequences that share steps have bitwise the logits they have alone", () => checkRagged(golden, cpu));
+    test("winding back and forking change no bit", () => checkRewindAndFork(golden, cpu));
+  });
+  if (golden.config.numMtpModules > 0) {
+    test(`${name}: the MTP module predicts what the reference's does`, () => checkMtp(golden, cpu));
+  }
+}
+
+function runnerOf(golden: Case, device: Device, stepTokens: number, keep: readonly string[] = []): ModelRunner {
+  return new ModelRunner(golden.config, device, { stepTokens, keep });
+}
+
+/** The logits of all positions. */
+function prefill(golden: Case, device: Device, ids: number[], stepTokens: number): Promise<Float32Array[]> {
+  const runner = runnerOf(golden, device, stepTokens);
+  return runner.append({ sequence: runner.createSequence(), tokenIds: ids, outputs: ids.length });
+}
+
+async function checkGreedy(golden: Case, device: Device, b: number, ids: number[]): Promise<void> {
+  const runner = runnerOf(golden, device, oneStep);
+  const sequence = runner.createSequence();
+  let [logits] = await runner.append({ sequence, tokenIds: ids, outputs: 1 });
+  for (const [i, expected] of golden.row("greedy.tokens", b).entries()) {
+    assertClose(logits!, golden.row("greedy.logits", b, i), `step ${i}`);
+    const token = logits!.indexOf(Math.max(...logits!));
+    assert.equal(token, expected, `token ${i}`);
+    [logits] = await runner.append({ sequence, tokenIds: [token], outputs: 1 });
+  }
+}
+
+/** Where a stored activation is found: the label, and whether rows are stored positions or everything there is. */
+const stages: readonly (readonly [string, string, "positions" | "all"])[] = [
+  ["streams_mid", "streams_mid", "positions"],
+  ["attn_hc.pre", "hc_attn.pre", "positions"],
+  ["attn_hc.post", "hc_attn.post", "positions"],
+  ["attn_hc.comb", "hc_attn.mix", "positions"],
+  ["attn_hc.collapsed", "hc_attn.collapsed", "positions"],
+  ["attn_in", "attn.input", "positions"],
+  ["q_latent", "attn.query_latent", "positions"],
+  ["q", "attn.queries", "positions"],
+  ["kv", "attn.kv", "all"],
+  ["compressed", "attn.compressor.closed", "all"],
+  ["index_q", "attn.indexer.queries", "positions"],
+  ["index_keys", "attn.indexer.compressor.closed", "all"],
+  ["index_weights", "attn.indexer.weights", "positions"],
+  ["index_scores", "attn.indexer.scores", "positions"],
+  ["index_selected", "attn.indexer.selected", "positions"],
+  ["attn_raw", "attn.attended", "positions"],
+  ["attn_mass", "attn.mass", "positions"],
+  ["attn_unrotated", "attn.turned_back", "positions"],
+  ["attn_groups", "attn.groups", "positions"],
+  ["attn_out", "attn.output", "positions"],
+  ["ffn_hc.pre", "hc_ffn.pre", "positions"],
+  ["ffn_hc.post", "hc_ffn.post", "positions"],
+  ["ffn_hc.comb", "hc_ffn.mix", "positions"],
+  ["ffn_hc.collapsed", "hc_ffn.collapsed", "positions"],
+  ["ffn_in", "ffn.input", "positions"],
+  ["router_logits", "ffn.gate.logits", "positions"],
+  ["router_scores", "ffn.gate.scores", "positions"],
+  ["router_indices", "ffn.gate.chosen", "positions"],
+  ["router_weights", "ffn.gate.weights", "positions"],
+  ["routed_out", "ffn.routed", "positions"],
+  ["shared_out", "ffn.shared", "positions"],
+];
+
+async function checkActivations(golden: Case, device: Device): Promise<void> {
+  const labels = new Map<string, { label: string; rows: "positions" | "all" | "outputs" }>();
+  labels.set("embeddings", { label: "embeddings", rows: "positions" });
+  labels.set("final.collapsed", { label: "head.collapsed", rows: "positions" });
+  labels.set("final.norm", { label: "head.normed", rows: "positions" });
+  for (let l = 0; l < golden.config.numLayers; l++) {
+    labels.set(`streams.${l}`, { label: `layers.${l}.streams`, rows: "positions" });
+    labels.set(`stage.${l + 1}.streams_in`, { label: `layers.${l}.streams`, rows: "positions" });
+    for (const [stored, label, rows] of stages) labels.set(`stage.${l}.${stored}`, { label: `layers.${l}.${label}`, rows });
+  }
+  const stored = [...golden.tensors.keys()].filter((key) => /^(embeddings|final|streams|stage)/.test(key));
+  // Layer 0 gets equal copies of the embedding: no value of its own.
+  const wanted = stored.filter((key) => key !== "stage.0.streams_in");
+  for (const key of wanted) assert.ok(labels.has(key), `no label for the stored tensor ${key}`);
+  const keep = [...new Set(wanted.map((key) => labels.get(key)!.label))];
+
+  for (const [b, ids] of golden.prompts.entries()) {
+    const runner = runnerOf(golden, device, oneStep, keep);
+    await runner.append({ sequence: runner.createSequence(), tokenIds: ids, outputs: ids.length });
+    for (const key of wanted) {
+      const { label, rows } = labels.get(key)!;
+      const found = runner.program.read(label);
+      const count = rows === "all" ? golden.shape(key)[1]! : ids.length;
+      const width = found.length / count;
+      const wantedRows = rows === "all" ? Array.from({ length: count }, (_, i) => i) : golden.positions;
+      wantedRows.forEach((p, i) => {
+        const values = found.subarray(p * width, (p + 1) * width);
+        compareRow(key, values, golden.row(key, b, i), p, golden, ids, runner);
+      });
+    }
+  }
+}
+
+function compareRow(
+  key: string,
+  found: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  position: number,
+  golden: Case,
+  ids: number[],
+  runner: ModelRunner,
+): void {
+  const where = `${key}, position ${position}`;
+  if (key.endsWith("router_indices")) {
+    // Stored in rising order; a hash table gives its own.
+    assert.deepEqual([...(found as Int32Array)].sort((a, b) => a - b), [...(expected as Int32Array)], where);
+  } else if (key.endsWith("router_weights")) {
+    const layer = key.split(".")[1]!;
+    const chosen = runner.program.read(`layers.${layer}.ffn.gate.chosen`);
+    const k = expected.length;
+    const row = golden.prompts.length > 0 ? position : 0;
+    const order = Array.from({ length: k }, (_, i) => i).sort((a, b) => chosen[row * k + a]! - chosen[row * k + b]!);
+    assertClose(order.map((i) => found[i]!), expected, where);
+  } else if (key.endsWith("index_scores")) {
+    // The reference stores the scores of all entries, ours are only of those the query sees.
+    const visible = Math.floor((position + 1) / 4);
+    assertClose(Array.from(found).slice(0, visible), Array.from(expected).slice(0, visible), where);
+  } else if (key.endsWith("index_selected")) {
+    assert.deepEqual(Array.from(found), Array.from(expected), where);
+  } else {
+    assertClose(found, expected, where);
+  }
+  assert.ok(ids.length > position || key.endsWith("compressed") || key.endsWith("index_keys"));
+}
+
+/** Rows of a cache of the sequence, wherever their pages are. */
+function cacheRows(runner: ModelRunner, sequence: Sequence, name: string, first: number, count: number): number[] {
+  const { layout } = runner.program.graph.caches.get(name)!.storage;
+  const pageRows = rowsPerPage(layout);
+  return Array.from({ length: count }, (_, i) => first + i).flatMap((row) => {
+    const page = sequence.cache.pagesOf(layoutName(layout)).get(Math.floor(row / pageRows))!;
+    return Array.from(runner.program.readCache(name, page * pageRows + (row % pageRows), 1));
+  });
+}
+
+async function checkCaches(golden: Case, device: Device): Promise<void> {
+  const stored = [...golden.tensors.keys()].filter((key) => key.startsWith("cache."));
+  for (const [b, ids] of golden.prompts.entries()) {
+    const runner = runnerOf(golden, device, oneStep);
+    const sequence = runner.createSequence();
+    await runner.append({ sequence, tokenIds: ids, outputs: 0 });
+    for (const key of stored) {
+      const [, l, ...rest] = key.split(".");
+      const [kind, role] = rest;
+      const [, rows, width] = golden.shape(key);
+      const ratio = golden.config.compressRatios[Number(l)]!;
+      const expected = golden.row(key, b);
+      if (kind === "window") {
+        const found = cacheRows(runner, sequence, `layers.${l}.attn.window`, ids.length - rows!, rows!);
+        assertClose(found, expected, key);
+        continue;
+      }
+      const compressor = kind === "indexer" ? `layers.${l}.attn.indexer.compressor` : `layers.${l}.attn.compressor`;
+      const cache = `${compressor}.${role!.endsWith("kv") ? "values" : "gates"}`;
+      const closed = Math.floor(ids.length / ratio) * ratio;
+      const isOverlap = role!.startsWith("overlap");
+      const found = cacheRows(runner, sequence, cache, isOverlap ? closed - ratio : closed, rows!);
+      const channels = found.length / rows!;
+      const kept = isOverlap ? found.filter((_, i) => i % channels < width!) : found;
+      // The reference keeps the overlap's gates with their position bias; ours adds it when the entry is made.
+      const bias = role === "overlap_gate" ? (await golden.checkpoint.load(`${compressor}.ape`)).data : undefined;
+      const withBias = kept.map((x, i) => x + (bias?.[Math.floor(i / width!) * channels + (i % width!)] ?? 0));
+      assertClose(withBias, expected, key);
+    }
+  }
+}
+
+/** Two or three sequences in one step, cut at odd places, each against itself alone. */
+async function checkRagged(golden: Case, device: Device): Promise<void> {
+  const [first] = golden.prompts;
+  const inputs = golden.prompts.length > 1 ? golden.prompts : [first!, first!.slice(5), first!.slice(0, 40).reverse()];
+  const alone = await Promise.all(inputs.map((ids) => prefill(golden, device, ids, oneStep)));
+  const runner = runnerOf(golden, device, oneStep);
+  const sequences = inputs.map(() => runner.createSequence());
+  const rows = inputs.map((): Float32Array[] => []);
+  for (let round = 0; rows.some((done, s) => done.length < inputs[s]!.length); round++) {
+    const batch = sequences
+      .map((sequence, s) => ({ s, sequence, tokenIds: inputs[s]!.slice(rows[s]!.length).slice(0, 1 + ((round * 13 + s * 7) % 37)) }))
+      .filter(({ tokenIds }) => tokenIds.length > 0);
+    const logits = await runner.step(batch.map((part) => ({ ...part, outputs: part.tokenIds.length })));
+    batch.forEach(({ s }, i) => {
+      rows[s]!.push(...logits[i]!);
+    });
+  }
+  rows.forEach((found, s) => {
+    assertSame(found, alone[s]!);
+  });
+}
+
+async function checkRewindAndFork(golden: Case, device: Device): Promise<void> {
+  const [ids] = golden.prompts;
+  const whole = await prefill(golden, device, ids!, oneStep);
+  const runner = runnerOf(golden, device, oneStep);
+  const sequence = runner.createSequence();
+  const half = Math.floor(ids!.length / 2);
+  const append = (to: Sequence, from: number, end: number) =>
+    runner.append({ sequence: to, tokenIds: ids!.slice(from, end), outputs: end - from });
+
+  // Wrong tokens beyond the half, wound back; by more than the margin in the second round.
+  for (const wrong of [9, 100]) {
+    sequence.rewind(sequence.length);
+    await append(sequence, 0, half);
+    const fork = sequence.fork();
+    await runner.append({ sequence, tokenIds: ids!.slice(0, wrong).reverse(), outputs: 0 });
+    sequence.rewind(Math.min(wrong, sequence.length - half));
+    assertSame(await append(sequence, half, ids!.length), whole.slice(half));
+    // The fork saw nothing of it.
+    assertSame(await append(fork, half, ids!.length), whole.slice(half));
+    fork[Symbol.dispose]();
+  }
+}
+
+async function checkMtp(golden: Case, device: Device): Promise<void> {
+  const { config } = golden;
+  const [ids] = golden.prompts;
+  const last = `layers.${config.numLayers - 1}.streams`;
+  const runner = runnerOf(golden, device, oneStep, [last]);
+  await runner.append({ sequence: runner.createSequence(), tokenIds: ids!, outputs: 0 });
+  const streams = Float32Array.from(runner.program.read(last));
+
+  const pairs = ids!.length - 1;
+  const graph = recordMultiTokenPrediction(config);
+  const run = async (chunk: number) => {
+    const limits = stepLimits(cacheLayouts(graph), { tokens: chunk, sequences: 1, context: pairs });
+    const program = device.compile(graph, { limits, keep: ["mtp.0.hidden"] });
+    const cache = new KvCache(program);
+    const sequence = cache.createSequence();
+    const rows: Record<string, number[]> = { streams: [], hidden: [], logits: [] };
+    const width = config.hcMult * config.hiddenSize;
+    for (let start = 0; start < pairs; start += chunk) {
+      const tokenIds = ids!.slice(start + 1, Math.min(start + chunk, pairs) + 1);
+      cache.prepare(sequence, tokenIds.length);
+      const tables = stepTables([{ cache: sequence, tokenIds, outputs: tokenIds.length }], cache.layouts, chunk);
+      const incoming = streams.slice(start * width, (start + tokenIds.length) * width);
+      await program.run({ sizes: tables.sizes, inputs: { ...tables.inputs, streams: incoming } });
+      sequence.advance(tokenIds.length);
+      for (const x of program.read("streams")) rows.streams!.push(x);
+      for (const x of program.read("mtp.0.hidden")) rows.hidden!.push(x);
+      for (const x of program.read("logits")) rows.logits!.push(x);
+    }
+    return rows;
+  };
+  const whole = await run(pairs);
+  const check = (key: string, found: number[]) => {
+    const width = found.length / pairs;
+    golden.mtpPositions.forEach((p, i) => {
+      assertClose(found.slice(p * width, (p + 1) * width), golden.row(key, 0, i), `${key}, position ${p}`);
+    });
+  };
+  check("mtp.output_streams", whole.streams!);
+  check("mtp.hidden", whole.hidden!);
+  check("mtp.logits", whole.logits!);
+  const argmax = golden.row("mtp.argmax", 0);
+  const vocabSize = config.vocabSize;
+  for (let p = 0; p < pairs; p++) {
+    const row = whole.logits!.slice(p * vocabSize, (p + 1) * vocabSize);
+    assert.equal(row.indexOf(Math.max(...row)), argmax[p], `argmax at ${p}`);
+  }
+  for (const chunk of [1, 7, 64]) assert.deepEqual(await run(chunk), whole, `chunks of ${chunk}`);
+}
+
+function assertClose(found: ArrayLike<number>, expected: ArrayLike<number>, where: string): void {
+  assert.equal(found.length, expected.length, `${where}: number of values`);
+  let worst = { error: 0, index: 0 };
+  for (let i = 0; i < expected.length; i++) {
+    const error = Math.abs(found[i]! - expected[i]!);
+    if (!(error <= worst.error)) worst = { error, index: i };
+  }
+  const { index } = worst;
+  assert.ok(worst.error <= tolerance, `${where}, element ${index}: ${found[index]}, expected ${expected[index]}`);
+}
+
+function assertSame(found: readonly Float32Array[], expected: readonly Float32Array[]): void {
+  assert.equal(found.length, expected.length);
+  found.forEach((row, p) => {
+    for (let i = 0; i < row.length; i++) assert.ok(Object.is(row[i], expected[p]![i]), `position ${p}, token ${i} differs`);
+  });
+}
