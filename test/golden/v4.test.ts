@@ -21,6 +21,41 @@ const tolerance = 1e-4; // stated by the recorded cases for a float32 engine; ou
 const names = ["window", "ratio128", "ratio4", "mixed", "batch", "mtp", "official"];
 const oneStep = 512; // longer than any prompt of the cases
 
+/** Where a stored activation is found: the label, and whether rows are stored positions or everything there is. */
+const stages: readonly (readonly [string, string, "positions" | "all"])[] = [
+  ["streams_mid", "streams_mid", "positions"],
+  ["attn_hc.pre", "hc_attn.pre", "positions"],
+  ["attn_hc.post", "hc_attn.post", "positions"],
+  ["attn_hc.comb", "hc_attn.mix", "positions"],
+  ["attn_hc.collapsed", "hc_attn.collapsed", "positions"],
+  ["attn_in", "attn.input", "positions"],
+  ["q_latent", "attn.query_latent", "positions"],
+  ["q", "attn.queries", "positions"],
+  ["kv", "attn.kv", "all"],
+  ["compressed", "attn.compressor.closed", "all"],
+  ["index_q", "attn.indexer.queries", "positions"],
+  ["index_keys", "attn.indexer.compressor.closed", "all"],
+  ["index_weights", "attn.indexer.weights", "positions"],
+  ["index_scores", "attn.indexer.scores", "positions"],
+  ["index_selected", "attn.indexer.selected", "positions"],
+  ["attn_raw", "attn.attended", "positions"],
+  ["attn_mass", "attn.mass", "positions"],
+  ["attn_unrotated", "attn.turned_back", "positions"],
+  ["attn_groups", "attn.groups", "positions"],
+  ["attn_out", "attn.output", "positions"],
+  ["ffn_hc.pre", "hc_ffn.pre", "positions"],
+  ["ffn_hc.post", "hc_ffn.post", "positions"],
+  ["ffn_hc.comb", "hc_ffn.mix", "positions"],
+  ["ffn_hc.collapsed", "hc_ffn.collapsed", "positions"],
+  ["ffn_in", "ffn.input", "positions"],
+  ["router_logits", "ffn.gate.logits", "positions"],
+  ["router_scores", "ffn.gate.scores", "positions"],
+  ["router_indices", "ffn.gate.chosen", "positions"],
+  ["router_weights", "ffn.gate.weights", "positions"],
+  ["routed_out", "ffn.routed", "positions"],
+  ["shared_out", "ffn.shared", "positions"],
+];
+
 for (const name of names) {
   const golden = await loadCase(name);
   for (const device of [new CpuDevice(), new ReferenceDevice()]) {
@@ -83,41 +118,6 @@ async function checkGreedy(golden: Case, device: Device, b: number, ids: number[
   }
 }
 
-/** Where a stored activation is found: the label, and whether rows are stored positions or everything there is. */
-const stages: readonly (readonly [string, string, "positions" | "all"])[] = [
-  ["streams_mid", "streams_mid", "positions"],
-  ["attn_hc.pre", "hc_attn.pre", "positions"],
-  ["attn_hc.post", "hc_attn.post", "positions"],
-  ["attn_hc.comb", "hc_attn.mix", "positions"],
-  ["attn_hc.collapsed", "hc_attn.collapsed", "positions"],
-  ["attn_in", "attn.input", "positions"],
-  ["q_latent", "attn.query_latent", "positions"],
-  ["q", "attn.queries", "positions"],
-  ["kv", "attn.kv", "all"],
-  ["compressed", "attn.compressor.closed", "all"],
-  ["index_q", "attn.indexer.queries", "positions"],
-  ["index_keys", "attn.indexer.compressor.closed", "all"],
-  ["index_weights", "attn.indexer.weights", "positions"],
-  ["index_scores", "attn.indexer.scores", "positions"],
-  ["index_selected", "attn.indexer.selected", "positions"],
-  ["attn_raw", "attn.attended", "positions"],
-  ["attn_mass", "attn.mass", "positions"],
-  ["attn_unrotated", "attn.turned_back", "positions"],
-  ["attn_groups", "attn.groups", "positions"],
-  ["attn_out", "attn.output", "positions"],
-  ["ffn_hc.pre", "hc_ffn.pre", "positions"],
-  ["ffn_hc.post", "hc_ffn.post", "positions"],
-  ["ffn_hc.comb", "hc_ffn.mix", "positions"],
-  ["ffn_hc.collapsed", "hc_ffn.collapsed", "positions"],
-  ["ffn_in", "ffn.input", "positions"],
-  ["router_logits", "ffn.gate.logits", "positions"],
-  ["router_scores", "ffn.gate.scores", "positions"],
-  ["router_indices", "ffn.gate.chosen", "positions"],
-  ["router_weights", "ffn.gate.weights", "positions"],
-  ["routed_out", "ffn.routed", "positions"],
-  ["shared_out", "ffn.shared", "positions"],
-];
-
 async function checkActivations(golden: Case, device: Device): Promise<void> {
   const labels = new Map<string, { label: string; rows: "positions" | "all" | "outputs" }>();
   labels.set("embeddings", { label: "embeddings", rows: "positions" });
@@ -126,7 +126,8 @@ async function checkActivations(golden: Case, device: Device): Promise<void> {
   for (let l = 0; l < golden.config.numLayers; l++) {
     labels.set(`streams.${l}`, { label: `layers.${l}.streams`, rows: "positions" });
     labels.set(`stage.${l + 1}.streams_in`, { label: `layers.${l}.streams`, rows: "positions" });
-    for (const [stored, label, rows] of stages) labels.set(`stage.${l}.${stored}`, { label: `layers.${l}.${label}`, rows });
+    for (const [stored, label, rows] of stages)
+      labels.set(`stage.${l}.${stored}`, { label: `layers.${l}.${label}`, rows });
   }
   const stored = [...golden.tensors.keys()].filter((key) => /^(embeddings|final|streams|stage)/.test(key));
   // Layer 0 gets equal copies of the embedding: no value of its own.
@@ -163,14 +164,22 @@ function compareRow(
   const where = `${key}, position ${position}`;
   if (key.endsWith("router_indices")) {
     // Stored in rising order; a hash table gives its own.
-    assert.deepEqual([...(found as Int32Array)].sort((a, b) => a - b), [...(expected as Int32Array)], where);
+    assert.deepEqual(
+      [...(found as Int32Array)].sort((a, b) => a - b),
+      [...(expected as Int32Array)],
+      where,
+    );
   } else if (key.endsWith("router_weights")) {
     const layer = key.split(".")[1]!;
     const chosen = runner.program.read(`layers.${layer}.ffn.gate.chosen`);
     const k = expected.length;
     const row = golden.prompts.length > 0 ? position : 0;
     const order = Array.from({ length: k }, (_, i) => i).sort((a, b) => chosen[row * k + a]! - chosen[row * k + b]!);
-    assertClose(order.map((i) => found[i]!), expected, where);
+    assertClose(
+      order.map((i) => found[i]!),
+      expected,
+      where,
+    );
   } else if (key.endsWith("index_scores")) {
     // The reference stores the scores of all entries, ours are only of those the query sees.
     const visible = Math.floor((position + 1) / 4);
@@ -235,7 +244,11 @@ async function checkRagged(golden: Case, device: Device): Promise<void> {
   const rows = inputs.map((): Float32Array[] => []);
   for (let round = 0; rows.some((done, s) => done.length < inputs[s]!.length); round++) {
     const batch = sequences
-      .map((sequence, s) => ({ s, sequence, tokenIds: inputs[s]!.slice(rows[s]!.length).slice(0, 1 + ((round * 13 + s * 7) % 37)) }))
+      .map((sequence, s) => ({
+        s,
+        sequence,
+        tokenIds: inputs[s]!.slice(rows[s]!.length).slice(0, 1 + ((round * 13 + s * 7) % 37)),
+      }))
       .filter(({ tokenIds }) => tokenIds.length > 0);
     const logits = await runner.step(batch.map((part) => ({ ...part, outputs: part.tokenIds.length })));
     batch.forEach(({ s }, i) => {
@@ -333,6 +346,7 @@ function assertClose(found: ArrayLike<number>, expected: ArrayLike<number>, wher
 function assertSame(found: readonly Float32Array[], expected: readonly Float32Array[]): void {
   assert.equal(found.length, expected.length);
   found.forEach((row, p) => {
-    for (let i = 0; i < row.length; i++) assert.ok(Object.is(row[i], expected[p]![i]), `position ${p}, token ${i} differs`);
+    for (let i = 0; i < row.length; i++)
+      assert.ok(Object.is(row[i], expected[p]![i]), `position ${p}, token ${i} differs`);
   });
 }

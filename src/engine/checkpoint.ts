@@ -1,0 +1,338 @@
+/**
+ * A checkpoint: the config and the weights of a model in a set of files. Headers are read and checked when it is opened:
+ * every parameter of the model must be there once, with its shape and a dtype it may have, and nothing else; all faults are
+ * listed in one error. Weights are read and dequantised one by one, when they are asked for.
+ */
+import { ModelError } from "../errors.ts";
+import type { ByteSource } from "../format/byte-source.ts";
+import { openSafetensors, type SafetensorsFile, type TensorInfo } from "../format/safetensors.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { modelParameters, mtpParameters, type Parameter } from "../model/parameters.ts";
+import { parseConfig } from "../model/parse-config.ts";
+import { officialName, stackedGateUp } from "../model/weight-names.ts";
+import { isMatrixDtype, loadFloats, loadIntegers, type StoredWeight, storedShapes } from "./stored-weight.ts";
+
+/** The files of a model, wherever they are. */
+export interface ModelFiles {
+  /** For messages: the folder. */
+  readonly name: string;
+  has(file: string): Promise<boolean>;
+  list(): Promise<readonly string[]>;
+  open(file: string): Promise<ByteSource>;
+}
+
+export interface CheckpointTensor extends TensorInfo {
+  readonly file: string;
+}
+
+/** Where the values of a parameter are: a tensor, a part of one, or one tensor an expert. */
+interface Binding {
+  readonly parameter: Parameter;
+  readonly parts: readonly StoredWeight[];
+}
+
+export class Checkpoint {
+  readonly config: ModelConfig;
+  /** Everything that is in the files. */
+  readonly tensors: readonly CheckpointTensor[];
+  /** What a user should know: parts of the files that are not used, and why. */
+  readonly notes: readonly string[];
+  readonly #bindings: ReadonlyMap<string, Binding>;
+  readonly #files: readonly SafetensorsFile[];
+
+  constructor(config: ModelConfig, files: readonly SafetensorsFile[], bindings: Binding[], notes: readonly string[]) {
+    this.config = config;
+    this.tensors = files.flatMap((file) =>
+      [...file.tensors.values()].map((info) => ({ ...info, file: file.source.name })),
+    );
+    this.notes = notes;
+    this.#files = files;
+    this.#bindings = new Map(bindings.map((binding) => [binding.parameter.name, binding]));
+  }
+
+  get parameters(): readonly Parameter[] {
+    return [...this.#bindings.values()].map(({ parameter }) => parameter);
+  }
+
+  has(name: string): boolean {
+    return this.#bindings.has(name);
+  }
+
+  /** The values of a parameter in float32 (int32 for tables of integers). Reads nothing but its bytes. */
+  async load(name: string): Promise<{ shape: readonly number[]; data: Float32Array | Int32Array }> {
+    const binding = this.#bindings.get(name);
+    if (binding === undefined)
+      throw new ModelError(`The checkpoint has no parameter "${name}"`, { code: "no-parameter" });
+    const { parameter, parts } = binding;
+    if (parameter.kind !== "integers")
+      return { shape: parameter.shape, data: await loadFloats(parameter, parts, this.config.fp8BlockSize) };
+    const data = await loadIntegers(parts[0]!);
+    requireExperts(data, parameter, this.config);
+    return { shape: parameter.shape, data };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#files.map((file) => file.source.close()));
+  }
+}
+
+/** Opens config.json and the headers of all weights files. */
+export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
+  const config = parseConfig(
+    await readJson(files, "config.json", "It is no model folder"),
+    `${files.name}/config.json`,
+  );
+  const opened: SafetensorsFile[] = [];
+  try {
+    for (const { file, tensors } of await weightFiles(files)) {
+      const source = await files.open(file);
+      opened.push(await openSafetensors(source));
+      requireIndexed(opened.at(-1)!, tensors);
+    }
+    return bind(config, opened, files.name);
+  } catch (error) {
+    await Promise.all(opened.map((file) => file.source.close()));
+    throw error;
+  }
+}
+
+export async function readJson(files: ModelFiles, file: string, hint: string): Promise<unknown> {
+  const where = `${files.name}/${file}`;
+  if (!(await files.has(file)))
+    throw new ModelError(`There is no ${file}`, { code: "no-file", where: files.name, hint });
+  const source = await files.open(file);
+  try {
+    if (source.size > 64 * 1024 * 1024)
+      throw new ModelError(`${file} is larger than 64 MiB`, { code: "too-large", where });
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(await source.read(0, source.size)));
+  } catch (error) {
+    if (error instanceof ModelError) throw error;
+    throw new ModelError(`${file} is not JSON: ${(error as Error).message}`, { code: "json", where, cause: error });
+  } finally {
+    await source.close();
+  }
+}
+
+/** The files that hold weights, with the tensors that the index promises in each (none without an index). */
+async function weightFiles(files: ModelFiles): Promise<{ file: string; tensors: readonly string[] }[]> {
+  const index = "model.safetensors.index.json";
+  if (await files.has(index)) return shardsOf(files, await readJson(files, index, ""));
+  const names = (await files.list()).filter((name) => name.endsWith(".safetensors"));
+  const single = names.includes("model.safetensors") ? ["model.safetensors"] : names;
+  if (single.length === 0) {
+    throw new ModelError("The folder holds no weights", {
+      code: "no-weights",
+      where: files.name,
+      hint: "It needs model.safetensors, or shards with model.safetensors.index.json",
+    });
+  }
+  return single.map((file) => ({ file, tensors: [] }));
+}
+
+async function shardsOf(files: ModelFiles, index: unknown): Promise<{ file: string; tensors: string[] }[]> {
+  const where = `${files.name}/model.safetensors.index.json`;
+  const weightMap = (index as { weight_map?: unknown } | null)?.weight_map;
+  if (typeof weightMap !== "object" || weightMap === null || Array.isArray(weightMap)) {
+    throw new ModelError("The index has no weight_map", { code: "bad-index", where });
+  }
+  const shards = new Map<string, string[]>();
+  for (const [tensor, file] of Object.entries(weightMap)) {
+    if (typeof file !== "string" || file === "" || /[/\\]|\.\./.test(file)) {
+      throw new ModelError(`The index names ${JSON.stringify(file)?.slice(0, 80)}, which is no file name`, {
+        code: "bad-index",
+        where,
+      });
+    }
+    if (!shards.has(file)) shards.set(file, []);
+    shards.get(file)!.push(tensor);
+  }
+  for (const file of shards.keys()) {
+    if (await files.has(file)) continue;
+    throw new ModelError(`The shard ${file} is missing`, {
+      code: "no-shard",
+      where: files.name,
+      hint: "Download the model again",
+    });
+  }
+  return [...shards].map(([file, tensors]) => ({ file, tensors }));
+}
+
+function requireIndexed(file: SafetensorsFile, promised: readonly string[]): void {
+  const absent = promised.filter((name) => !file.tensors.has(name));
+  if (absent.length === 0) return;
+  throw new ModelError(`The index promises ${listed(absent)}, which the shard does not hold`, {
+    code: "bad-index",
+    where: file.source.name,
+    hint: "Index and shards are of different versions; download the model again",
+  });
+}
+
+/** Finds for every parameter its tensors, and for every tensor its parameter. */
+function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: string): Checkpoint {
+  const problems = {
+    missing: [] as string[],
+    unexpected: [] as string[],
+    twice: [] as string[],
+    wrong: [] as string[],
+  };
+  const found = new Map<string, StoredWeight>();
+  for (const file of files) {
+    for (const info of file.tensors.values()) {
+      const official = officialName(info.name);
+      if (found.has(official)) problems.twice.push(info.name);
+      else found.set(official, { file, info, scale: undefined, elements: undefined });
+    }
+  }
+  const notes: string[] = [];
+  const config = withoutUnusableMtp(declared, found, notes);
+  const used = new Set<string>();
+  const take = (official: string): StoredWeight | undefined => {
+    const weight = found.get(official);
+    if (weight === undefined) return undefined;
+    used.add(official);
+    const scaleName = official.replace(/\.weight$/, ".scale");
+    const scale = scaleName === official ? undefined : found.get(scaleName);
+    if (scale !== undefined) used.add(scaleName);
+    return { ...weight, scale: scale && { file: scale.file, info: scale.info } };
+  };
+  const parameters = [
+    ...modelParameters(config),
+    ...Array.from({ length: config.numMtpModules }, (_, module) => mtpParameters(config, module)).flat(),
+  ];
+  const bindings = parameters.map((parameter): Binding => {
+    const parts = partsOf(parameter, take, problems.missing);
+    for (const part of parts) {
+      const fault = faultOf(part, parameter, config);
+      if (fault !== undefined) problems.wrong.push(fault);
+    }
+    return { parameter, parts };
+  });
+  for (const [official, { info }] of found) {
+    if (!used.has(official) && !isIgnored(official, config)) problems.unexpected.push(info.name);
+  }
+  throwProblems(problems, name);
+  return new Checkpoint(config, files, bindings, notes);
+}
+
+/** transformers drops the MTP module when it saves a model; other checkpoints have another drafter under its name. */
+function withoutUnusableMtp(config: ModelConfig, found: ReadonlyMap<string, unknown>, notes: string[]): ModelConfig {
+  const names = [...found.keys()].filter((name) => name.startsWith("mtp."));
+  if (names.includes("mtp.0.main_proj.weight")) {
+    notes.push("The drafter of this checkpoint (DSpark) is not supported yet and is left out");
+    return { ...config, numMtpModules: 0 };
+  }
+  if (names.length === 0) {
+    if (config.numMtpModules > 0)
+      notes.push("The config names an MTP module that the files do not hold: the model loads without");
+    return { ...config, numMtpModules: 0 };
+  }
+  if (config.numMtpModules === 0)
+    notes.push("The files hold an MTP module that the config does not name: it is left out");
+  return config;
+}
+
+function isIgnored(official: string, config: ModelConfig): boolean {
+  return (official.startsWith("mtp.") && config.numMtpModules === 0) || official.endsWith("rotary_emb.inv_freq");
+}
+
+/** One tensor, or for routed experts one an expert, or a slice of the stacked gate and up rows. */
+function partsOf(
+  { name, shape }: Parameter,
+  take: (official: string) => StoredWeight | undefined,
+  missing: string[],
+): StoredWeight[] {
+  const whole = take(name);
+  if (whole !== undefined) return [whole];
+  const expert = /^(.*\.ffn\.experts)\.(w[123])\.weight$/.exec(name);
+  if (expert === null) {
+    missing.push(name);
+    return [];
+  }
+  const [, prefix, role] = expert;
+  const [count, rows, columns] = shape as [number, number, number];
+  const stacked = role === "w2" ? undefined : take(prefix!.replace(/ffn\.experts$/, stackedGateUp));
+  if (stacked !== undefined) {
+    // Each expert has its gate rows first, then its up rows.
+    const first = role === "w1" ? 0 : rows * columns;
+    return Array.from({ length: count }, (_, e) => ({
+      ...stacked,
+      elements: { start: e * 2 * rows * columns + first, count: rows * columns, shape: [count, 2 * rows, columns] },
+    }));
+  }
+  return Array.from({ length: count }, (_, e) => {
+    const one = take(`${prefix}.${e}.${role}.weight`);
+    if (one === undefined) missing.push(`${prefix}.${e}.${role}.weight`);
+    return one;
+  }).filter((part) => part !== undefined);
+}
+
+/** What is wrong with a stored tensor for this parameter, if anything. */
+function faultOf(part: StoredWeight, parameter: Parameter, config: ModelConfig): string | undefined {
+  const { info, scale, elements } = part;
+  const isOneExpert = parameter.shape.length === 3 && info.shape.length === 2;
+  const shape = elements?.shape ?? (isOneExpert ? parameter.shape.slice(1) : parameter.shape);
+  if (parameter.kind === "integers" && !["I32", "I64"].includes(info.dtype)) {
+    return `${info.name} is ${info.dtype}, not I32 or I64`;
+  }
+  if (parameter.kind === "vector" && !["F32", "F16", "BF16"].includes(info.dtype)) {
+    return `${info.name} is ${info.dtype}, not F32, F16 or BF16`;
+  }
+  if (parameter.kind === "matrix" && !isMatrixDtype(info.dtype)) {
+    return `${info.name} is ${info.dtype}, which no weight of a model can be`;
+  }
+  const expected = storedShapes(info.dtype, shape, config.fp8BlockSize);
+  if (elements !== undefined && !["F32", "F16", "BF16"].includes(info.dtype)) {
+    return `${info.name} is ${info.dtype}; stacked experts are read in F32, F16 and BF16 only`;
+  }
+  if (String(info.shape) !== String(expected.weight)) {
+    return `${info.name} has the shape [${info.shape}], expected [${expected.weight}]`;
+  }
+  if (expected.scale === undefined)
+    return scale === undefined ? undefined : `${scale.info.name} scales a weight that needs none`;
+  if (scale === undefined) return `${info.name} is ${info.dtype} and has no scale`;
+  if (String(scale.info.shape) !== String(expected.scale)) {
+    return `${scale.info.name} has the shape [${scale.info.shape}], expected [${expected.scale}]`;
+  }
+  if (!["F8_E8M0", "U8", "F32"].includes(scale.info.dtype))
+    return `${scale.info.name} is ${scale.info.dtype}, which no scale can be`;
+  return undefined;
+}
+
+function throwProblems(problems: Readonly<Record<string, string[]>>, where: string): void {
+  const titles: Readonly<Record<string, string>> = {
+    missing: "missing",
+    unexpected: "unexpected",
+    twice: "there twice",
+    wrong: "wrong",
+  };
+  const parts = Object.entries(problems)
+    .filter(([, list]) => list.length > 0)
+    .map(([kind, list]) => `${list.length} ${titles[kind]}: ${listed([...new Set(list)])}`);
+  if (parts.length === 0) return;
+  throw new ModelError(`The weights do not fit the config. ${parts.join("; ")}`, {
+    code: "bad-weights",
+    where,
+    hint: "Check that config.json and the weights are of the same model",
+  });
+}
+
+function listed(names: readonly string[], most = 20): string {
+  const shown = names.slice(0, most).map((name) => (name.length > 100 ? `${name.slice(0, 100)}...` : name));
+  return shown.join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
+}
+
+/** A table of experts must name experts that exist, each once a token. */
+function requireExperts(table: Int32Array, { name, shape }: Parameter, { numExperts }: ModelConfig): void {
+  const k = shape[1]!;
+  for (let i = 0; i < table.length; i++) {
+    const row = Math.floor(i / k) * k;
+    const wrong = table[i]! < 0 || table[i]! >= numExperts || table.indexOf(table[i]!, row) < i;
+    if (!wrong) continue;
+    throw new ModelError(
+      `${name} names the expert ${table[i]} for token ${row / k}, which does not exist or stands twice`,
+      {
+        code: "bad-weights",
+      },
+    );
+  }
+}

@@ -1,0 +1,57 @@
+/** A file on disk as a ByteSource. */
+import { type FileHandle, open } from "node:fs/promises";
+import { basename } from "node:path";
+import { FormatError, ModelError } from "../errors.ts";
+import type { ByteSource } from "../format/byte-source.ts";
+
+export class FileSource implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  readonly #handle: FileHandle;
+
+  private constructor(name: string, size: number, handle: FileHandle) {
+    this.name = name;
+    this.size = size;
+    this.#handle = handle;
+  }
+
+  static async open(path: string): Promise<FileSource> {
+    try {
+      const handle = await open(path, "r");
+      const stat = await handle.stat();
+      if (stat.isFile()) return new FileSource(basename(path), stat.size, handle);
+      await handle.close();
+    } catch (error) {
+      throw new ModelError(`Cannot open the file: ${reason(error)}`, { code: "file", where: path, cause: error });
+    }
+    throw new ModelError("Cannot open the file: it is no regular file", { code: "file", where: path });
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = new Uint8Array(length);
+    for (let done = 0; done < length; ) {
+      // The kernel reads at most 2 GiB at once.
+      const { bytesRead } = await this.#handle.read(bytes, done, Math.min(length - done, 1 << 30), offset + done);
+      if (bytesRead === 0) {
+        throw new FormatError(`The file ends at byte ${offset + done}, ${offset + length} were expected`, {
+          code: "truncated",
+          where: this.name,
+          hint: "It changed or was cut off; copy it again",
+        });
+      }
+      done += bytesRead;
+    }
+    return bytes;
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close();
+  }
+}
+
+function reason(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT") return "it does not exist";
+  if (code === "EACCES") return "permission denied";
+  return message;
+}
