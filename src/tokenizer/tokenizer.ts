@@ -1,0 +1,130 @@
+/**
+ * Text to token ids and back, by a tokenizer.json of the DeepSeek family: byte-level BPE, nothing added at the ends.
+ *   const tokenizer = Tokenizer.fromJson(JSON.parse(text));  tokenizer.decode(tokenizer.encode("hello"))  // "hello"
+ */
+import { RequestError } from "../errors.ts";
+import { type AddedToken, AddedTokenFinder } from "./added-tokens.ts";
+import { MergeTable, mergePairs } from "./byte-pair-merges.ts";
+import { parseTokenizer, type TokenizerData } from "./parse-tokenizer.ts";
+import { splitWords } from "./split-words.ts";
+import { StreamDecoder } from "./stream-decoder.ts";
+
+export interface EncodeOptions {
+  /** Recognise the spelling of added tokens in the text. Off by default: text from outside must not become a special token. */
+  readonly special?: boolean;
+}
+
+export interface DecodeOptions {
+  /** Leave out the tokens that the file marks as special (not `<think>`, not the turn markers: they are not marked). */
+  readonly skipSpecialTokens?: boolean;
+}
+
+/** Pieces up to this many UTF-16 units are remembered, and this many of them. */
+const cachedPieceLength = 32;
+const cachedPieces = 65_536;
+
+export class Tokenizer {
+  readonly #data: TokenizerData;
+  readonly #merges: MergeTable;
+  readonly #added: ReadonlyMap<number, AddedToken>;
+  /** Searched one after the other: first the exact tokens, then, in what is between, the normalised ones. */
+  readonly #finders: readonly [AddedTokenFinder, AddedTokenFinder];
+  readonly #cache = new Map<string, readonly number[]>();
+  readonly #utf8 = new TextEncoder();
+
+  private constructor(data: TokenizerData) {
+    this.#data = data;
+    this.#merges = new MergeTable(data.merges);
+    this.#added = new Map(data.added.map((token) => [token.id, token]));
+    this.#finders = [
+      new AddedTokenFinder(data.added.filter((token) => !token.normalized)),
+      new AddedTokenFinder(data.added.filter((token) => token.normalized)),
+    ];
+  }
+
+  /** Throws a FormatError that says what is wrong with the file or not supported. */
+  static fromJson(json: unknown): Tokenizer {
+    return new Tokenizer(parseTokenizer(json));
+  }
+
+  /** One more than the greatest id. */
+  get vocabSize(): number {
+    return this.#data.bytes.length;
+  }
+
+  /** Token ids of a text. A lone surrogate, which UTF-8 cannot hold, counts as U+FFFD. */
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    const ids: number[] = [];
+    const wellFormed = text.toWellFormed();
+    if (!options.special) {
+      this.#encodeText(wellFormed, ids);
+      return ids;
+    }
+    const push = (id: number) => {
+      ids.push(id);
+    };
+    const [exact, normalized] = this.#finders;
+    exact.split(
+      wellFormed,
+      (between) => normalized.split(between, (plain) => this.#encodeText(plain, ids), push),
+      push,
+    );
+    return ids;
+  }
+
+  /** The text of token ids; bytes that are not UTF-8 become U+FFFD. Throws a RequestError for an id that no token has. */
+  decode(ids: readonly number[], options: DecodeOptions = {}): string {
+    const decoder = this.createDecoder(options);
+    return ids.map((id) => decoder.push(id)).join("") + decoder.end();
+  }
+
+  createDecoder(options: DecodeOptions = {}): StreamDecoder {
+    return new StreamDecoder(this, options.skipSpecialTokens ?? false);
+  }
+
+  /** The id of a token by its spelling in the file: an added token, or a vocabulary entry in byte letters. */
+  tokenId(content: string): number | undefined {
+    return this.#data.ids.get(content);
+  }
+
+  /** The bytes that a token stands for. */
+  tokenBytes(id: number): Uint8Array {
+    const bytes = this.#data.bytes[id];
+    if (bytes !== undefined) return bytes;
+    throw new RequestError(`No token has the id ${id}`, {
+      code: "token-id",
+      hint: `The ids of this tokenizer go from 0 to ${this.vocabSize - 1}`,
+    });
+  }
+
+  isAdded(id: number): boolean {
+    return this.#added.has(id);
+  }
+
+  isSpecial(id: number): boolean {
+    return this.#added.get(id)?.special ?? false;
+  }
+
+  #encodeText(text: string, ids: number[]): void {
+    splitWords(text, (start, end) => {
+      if (end - start > cachedPieceLength) {
+        for (const id of this.#encodePiece(text.slice(start, end))) ids.push(id);
+        return;
+      }
+      const piece = text.slice(start, end);
+      let known = this.#cache.get(piece);
+      if (known === undefined) {
+        known = Array.from(this.#encodePiece(piece));
+        if (this.#cache.size >= cachedPieces) this.#cache.clear();
+        this.#cache.set(piece, known);
+      }
+      for (const id of known) ids.push(id);
+    });
+  }
+
+  #encodePiece(piece: string): Int32Array {
+    const bytes = this.#utf8.encode(piece);
+    const tokens = Int32Array.from(bytes, (byte) => this.#data.idOfByte[byte]!);
+    return tokens.subarray(0, mergePairs(tokens, tokens.length, this.#merges));
+  }
+}
