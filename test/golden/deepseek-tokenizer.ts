@@ -7,8 +7,12 @@ import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 const data = join(import.meta.dirname, "../data");
 const loaded = new Map<string, Tokenizer>();
 
+export function readGzippedText(file: string): string {
+  return gunzipSync(readFileSync(join(data, file))).toString("utf8");
+}
+
 export function readGzippedJson(file: string): unknown {
-  return JSON.parse(gunzipSync(readFileSync(join(data, file))).toString("utf8"));
+  return JSON.parse(readGzippedText(file));
 }
 
 export function deepseekTokenizer(version: "v4" | "v4.1"): Tokenizer {
@@ -18,7 +22,7 @@ export function deepseekTokenizer(version: "v4" | "v4.1"): Tokenizer {
 }
 
 export function deepseekTokenizerText(version: "v4" | "v4.1"): string {
-  const text = gunzipSync(readFileSync(join(data, "tokenizer/deepseek-v4-tokenizer.json.gz"))).toString("utf8");
+  const text = readGzippedText("tokenizer/deepseek-v4-tokenizer.json.gz");
   if (version === "v4") return text;
   const delta = JSON.parse(readFileSync(join(data, "tokenizer/v41-delta.json"), "utf8")) as {
     tokens: { id: number; v4: string; v41: string }[];
