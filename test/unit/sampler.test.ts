@@ -19,7 +19,7 @@ function allowed(
   const greatest = Math.max(...logits);
   let tokens = [...logits]
     .map((logit, id) => ({ id, weight: Math.exp((logit - greatest) / temperature) }))
-    .sort((a, b) => b.weight - a.weight || a.id - b.id);
+    .sort((a, b) => logits[b.id]! - logits[a.id]! || a.id - b.id);
   if (topK > 0) tokens = tokens.slice(0, topK);
   tokens = tokens.filter(({ weight }) => weight >= minP * (1 - 1e-9));
   const needed = topP * tokens.reduce((sum, { weight }) => sum + weight, 0) * (1 + 1e-9);

@@ -65,7 +65,7 @@ export class Sampler {
     const ids = isTopK ? greatestIds(logits, topK, floor) : idsAbove(logits, floor);
     const weights = ids.map((id) => Math.exp((logits[id]! - greatest) / temperature));
     if (topP >= 1) return { ids, weights };
-    return nucleus(ids, weights, topP);
+    return nucleus(ids, weights, logits, topP);
   }
 }
 
@@ -137,8 +137,8 @@ function selectGreatest(values: Float64Array, k: number): number {
 }
 
 /** The greatest candidates whose weights reach topP of the whole; at least one. */
-function nucleus(ids: readonly number[], weights: readonly number[], topP: number): Candidates {
-  const order = ids.map((_, i) => i).sort((a, b) => weights[b]! - weights[a]! || a - b);
+function nucleus(ids: readonly number[], weights: readonly number[], logits: Float64Array, topP: number): Candidates {
+  const order = ids.map((_, i) => i).sort((a, b) => logits[ids[b]!]! - logits[ids[a]!]! || a - b);
   const needed = topP * weights.reduce((sum, weight) => sum + weight, 0);
   let sum = 0;
   let count = 0;
