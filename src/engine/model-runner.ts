@@ -10,6 +10,7 @@ import { recordTransformer } from "../model/transformer.ts";
 import { cacheLayouts } from "../tensor/graph.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
+import { yieldToEventLoop } from "./event-loop.ts";
 
 export interface RunnerOptions {
   /** Tokens a step may hold at most; a longer input takes several steps. */
@@ -65,6 +66,7 @@ export class ModelRunner {
       const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
       rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted }])).flat());
       options.onStep?.(start + part.length);
+      await yieldToEventLoop();
     }
     return rows;
   }
@@ -149,6 +151,16 @@ export class Sequence {
     if (this.cache.length <= this.length) return;
     if (this.cache.canRewindTo(this.length)) this.cache.rewindTo(this.length);
     else this.cache.clear();
+  }
+
+  /**
+   * Keeps the first `length` tokens, or none if the cache cannot go back so far. Returns how many are kept; the caller appends
+   * the rest again.
+   */
+  keep(length: number): number {
+    const kept = this.cache.length === this.length && this.cache.canRewindTo(length) ? length : 0;
+    this.rewind(this.length - kept);
+    return kept;
   }
 
   /** Computes tokens that the cache lost when the sequence was wound back far. */

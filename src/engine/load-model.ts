@@ -1,0 +1,121 @@
+/** From a reference (a folder, or nothing for the embedded model) to a loaded model. */
+import { fileURLToPath } from "node:url";
+import type { DialectName } from "../chat/dialect.ts";
+import type { Device } from "../device/device.ts";
+import { ModelError, UsageError } from "../errors.ts";
+import { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
+import { folderFiles } from "./checkpoint-folder.ts";
+import { chooseDevice } from "./choose-device.ts";
+import { type GenerationDefaults, Model } from "./model.ts";
+
+export interface LoadOptions {
+  /** "auto" (default), "cpu" or "reference". */
+  readonly device?: string;
+  /** Tokens of context to make room for. Default: the model's max_position_embeddings. */
+  readonly contextLength?: number;
+  /** Hears how many bytes of weights are loaded. */
+  readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** The folder of the model that comes with Freehold. */
+export const embeddedModel = fileURLToPath(new URL("../../assets/seed-v4", import.meta.url));
+
+/**
+ * Loads a model from a Hugging Face folder (config.json, tokenizer.json, *.safetensors); without a reference the embedded one.
+ * Throws a ModelError or FormatError that says what is wrong with which file.
+ */
+export async function loadModel(reference: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
+  const device = chooseDevice(options.device ?? "auto");
+  const contextLength = checkContext(options.contextLength);
+  const files = await folderFiles(reference);
+  const checkpoint = await openCheckpoint(files);
+  try {
+    const tokenizer = await loadTokenizer(files);
+    checkVocabulary(tokenizer, checkpoint);
+    const defaults = await readGenerationConfig(files);
+    await loadWeights(checkpoint, device, options);
+    return new Model({
+      name: reference,
+      config: checkpoint.config,
+      device,
+      tokenizer,
+      dialect: "v4",
+      defaults,
+      contextLength: contextLength ?? checkpoint.config.maxPositionEmbeddings,
+      notes: checkpoint.notes,
+    });
+  } catch (error) {
+    device[Symbol.dispose]();
+    throw error;
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function loadWeights(checkpoint: Checkpoint, device: Device, { onProgress, signal }: LoadOptions): Promise<void> {
+  // Drafting with the MTP modules is not used yet: their weights stay on disk.
+  const parameters = checkpoint.parameters.filter(({ name }) => !name.startsWith("mtp."));
+  const bytes = (shape: readonly number[]) => shape.reduce((product, dim) => product * dim, 4);
+  const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
+  let loaded = 0;
+  for (const { name, shape } of parameters) {
+    signal?.throwIfAborted();
+    device.setWeight(name, (await checkpoint.load(name)).data);
+    loaded += bytes(shape);
+    onProgress?.(loaded, total);
+  }
+}
+
+/** A tokenizer and its prompt format, from a folder that may hold no weights. */
+export async function openTokenizer(
+  reference: string = embeddedModel,
+): Promise<{ tokenizer: Tokenizer; dialect: DialectName }> {
+  const tokenizer = await loadTokenizer(await folderFiles(reference));
+  // The system turn has a token of its own in V4.1 only.
+  return { tokenizer, dialect: tokenizer.tokenId("<｜System｜>") === undefined ? "v4" : "v4.1" };
+}
+
+async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
+  return Tokenizer.fromJson(
+    await readJson(files, "tokenizer.json", "The tokenizer belongs to the model; copy it along"),
+  );
+}
+
+/** Every token of the tokenizer must have a row in the embedding. */
+function checkVocabulary(tokenizer: Tokenizer, { config }: Checkpoint): void {
+  if (tokenizer.vocabSize <= config.vocabSize) return;
+  throw new ModelError(`The tokenizer has ${tokenizer.vocabSize} tokens, the model only ${config.vocabSize}`, {
+    code: "bad-weights",
+    where: "tokenizer.json",
+    hint: "Tokenizer and weights are of different models",
+  });
+}
+
+async function readGenerationConfig(files: ModelFiles): Promise<GenerationDefaults> {
+  const file = "generation_config.json";
+  if (!(await files.has(file))) return { eosTokenIds: [] };
+  const json = (await readJson(files, file, "")) as Record<string, unknown> | null;
+  const number = (key: string) => {
+    const value = json?.[key];
+    return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+  };
+  const eos = json?.eos_token_id;
+  const values = {
+    temperature: json?.do_sample === false ? 0 : number("temperature"),
+    topP: number("top_p"),
+    topK: number("top_k"),
+    maxTokens: number("max_new_tokens"),
+  };
+  const defaults = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  return { ...defaults, eosTokenIds: [eos].flat().filter((id): id is number => Number.isInteger(id)) };
+}
+
+function checkContext(contextLength: number | undefined): number | undefined {
+  if (contextLength === undefined || (Number.isInteger(contextLength) && contextLength > 0)) return contextLength;
+  throw new UsageError(`A context of ${contextLength} tokens is not possible`, {
+    where: "--context",
+    hint: "Give a whole number above 0",
+  });
+}

@@ -1,0 +1,163 @@
+/**
+ * A loaded model: weights on a device, a tokenizer and a prompt format. It answers single prompts, and makes sessions that
+ * remember what was computed.
+ */
+import { parseChatRequest } from "../chat/chat-request.ts";
+import type { DialectName } from "../chat/dialect.ts";
+import { encodePrompt, type Prompt } from "../chat/prompt.ts";
+import { renderFillInMiddle, renderPrompt } from "../chat/render-prompt.ts";
+import type { Device } from "../device/device.ts";
+import { RequestError } from "../errors.ts";
+import type { ModelConfig } from "../model/config.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { EncodedPrompt, GenerateOptions, GenerationEvent, GenerationResult } from "./generation.ts";
+import { ModelRunner } from "./model-runner.ts";
+import { Session } from "./session.ts";
+
+/**
+ * What can be asked: a text that the model continues as it is, token ids, a conversation as chat APIs carry it
+ * (`{messages, tools?, thinking? ...}`), or a gap to fill.
+ */
+export type PromptInput =
+  | string
+  | readonly number[]
+  | { readonly messages: readonly unknown[]; readonly [option: string]: unknown }
+  | { readonly prefix: string; readonly suffix: string };
+
+/** What generation_config.json says where a request says nothing. */
+export type GenerationDefaults = Pick<GenerateOptions, "temperature" | "topP" | "topK" | "maxTokens"> & {
+  readonly eosTokenIds: readonly number[];
+};
+
+export interface ModelParts {
+  readonly name: string;
+  readonly config: ModelConfig;
+  readonly device: Device;
+  readonly tokenizer: Tokenizer;
+  readonly dialect: DialectName;
+  readonly defaults: GenerationDefaults;
+  readonly contextLength: number;
+  readonly notes: readonly string[];
+}
+
+export class Model implements Disposable {
+  /** The folder or name that the model was loaded from. */
+  readonly name: string;
+  readonly config: ModelConfig;
+  readonly tokenizer: Tokenizer;
+  readonly dialect: DialectName;
+  readonly defaults: GenerationDefaults;
+  /** Tokens that prompt and answer may have together. */
+  readonly contextLength: number;
+  /** What a user should know about the files. */
+  readonly notes: readonly string[];
+  readonly device: Device;
+  /** Steps over any mixture of sequences, for those who schedule themselves. */
+  readonly runner: ModelRunner;
+
+  constructor(parts: ModelParts) {
+    this.name = parts.name;
+    this.config = parts.config;
+    this.tokenizer = parts.tokenizer;
+    this.dialect = parts.dialect;
+    this.defaults = parts.defaults;
+    this.contextLength = parts.contextLength;
+    this.notes = parts.notes;
+    this.device = parts.device;
+    this.runner = new ModelRunner(parts.config, parts.device);
+  }
+
+  /** Token ids of a text; with `special`, spellings of special tokens count. */
+  encode(text: string, options: { special?: boolean } = {}): number[] {
+    return this.tokenizer.encode(text, options);
+  }
+
+  /** The text of token ids. */
+  decode(ids: readonly number[]): string {
+    return this.tokenizer.decode(ids);
+  }
+
+  /** The exact prompt of a conversation. Throws a RequestError that names what is wrong with it. */
+  render(request: { readonly messages: readonly unknown[] }): Prompt {
+    return renderPrompt(parseChatRequest(request), this.dialect);
+  }
+
+  /** Token ids of any kind of prompt, and how its answer is read. */
+  encodePrompt(input: PromptInput): EncodedPrompt {
+    if (typeof input === "string") {
+      // A raw text begins a sequence like any other; one that spells the token itself is not given a second.
+      return { tokenIds: [this.config.bosTokenId, ...this.encode(input)], parse: undefined };
+    }
+    if (isTokenIds(input)) return { tokenIds: input, parse: undefined };
+    if ("messages" in input) {
+      const prompt = this.render(input);
+      return { tokenIds: encodePrompt(prompt, this.tokenizer), parse: prompt.parse };
+    }
+    const prompt = renderFillInMiddle(input.prefix, input.suffix);
+    return { tokenIds: encodePrompt(prompt, this.tokenizer), parse: undefined };
+  }
+
+  /** A conversation or a text that grows; what was computed is used again. */
+  createSession(): Session {
+    return new Session(this, this.runner.createSequence());
+  }
+
+  /**
+   * Answers one prompt, as a stream of events; the last is `{type: "end", result}`.
+   *   for await (const event of model.generate("Once upon a time", { maxTokens: 50 }))
+   *     if (event.type === "content") process.stdout.write(event.text);
+   */
+  async *generate(input: PromptInput, options: GenerateOptions = {}): AsyncGenerator<GenerationEvent, void, undefined> {
+    using session = this.createSession();
+    yield* session.generate(input, options);
+  }
+
+  /** Answers one prompt as a whole. */
+  async complete(input: PromptInput, options: GenerateOptions = {}): Promise<GenerationResult> {
+    using session = this.createSession();
+    return session.complete(input, options);
+  }
+
+  /**
+   * The logits of a sequence of tokens: one row [vocabSize] for each position, or only for the last. Chunk size and steps
+   * change no bit of them. Throws a RequestError for an empty sequence, one longer than the context, or a wrong id.
+   */
+  async logits(
+    tokenIds: readonly number[],
+    options: { last?: boolean; chunk?: number; signal?: AbortSignal } = {},
+  ): Promise<Float32Array[]> {
+    this.checkPrompt(tokenIds, 0);
+    using sequence = this.runner.createSequence();
+    const outputs = options.last ? 1 : tokenIds.length;
+    return this.runner.append(
+      { sequence, tokenIds, outputs },
+      {
+        ...(options.chunk ? { stepTokens: options.chunk } : {}),
+        ...(options.signal ? { signal: options.signal } : {}),
+      },
+    );
+  }
+
+  /** Throws unless the prompt fits the context with room for `reserve` more tokens. */
+  checkPrompt(tokenIds: readonly number[], reserve: number): void {
+    if (tokenIds.length === 0) {
+      throw new RequestError("The prompt is empty", {
+        code: "empty-prompt",
+        hint: "Give at least one token or some text",
+      });
+    }
+    if (tokenIds.length + reserve <= this.contextLength) return;
+    throw new RequestError(`The prompt has ${tokenIds.length} tokens, the context only ${this.contextLength}`, {
+      code: "context_length_exceeded",
+      hint: "Shorten the prompt, or make room with --context",
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.device[Symbol.dispose]();
+  }
+}
+
+function isTokenIds(input: PromptInput): input is readonly number[] {
+  return Array.isArray(input);
+}

@@ -1,0 +1,29 @@
+/**
+ * The public API: a model and a session.
+ *   import { loadModel } from "freehold";
+ *   using model = await loadModel();
+ *   const { text } = await model.complete({ messages: [{ role: "user", content: "Hi" }] });
+ * This entry imports no module of Node; loading from a folder brings in what it needs when it is called.
+ */
+import type { LoadOptions } from "./engine/load-model.ts";
+import type { Model } from "./engine/model.ts";
+
+/**
+ * Loads a model from a Hugging Face folder; without a reference, the small model that comes with Freehold.
+ * Throws a ModelError or FormatError that says what is wrong with which file.
+ */
+export async function loadModel(reference?: string, options?: LoadOptions): Promise<Model> {
+  const { loadModel: load } = await import("./engine/load-model.ts");
+  return load(reference, options);
+}
+
+export type { Delta, ParseOptions } from "./chat/output-parser.ts";
+export type { Prompt, PromptPart } from "./chat/prompt.ts";
+export type { GenerateOptions, GenerationEvent, GenerationResult } from "./engine/generation.ts";
+export type { LoadOptions } from "./engine/load-model.ts";
+export { Model, type PromptInput } from "./engine/model.ts";
+export type { SamplingOptions } from "./engine/sampling/sampling-options.ts";
+export { Session } from "./engine/session.ts";
+export { DeviceError, FormatError, FreeholdError, ModelError, RequestError, ShapeError, UsageError } from "./errors.ts";
+export type { ModelConfig } from "./model/config.ts";
+export { Tokenizer } from "./tokenizer/tokenizer.ts";
