@@ -35,7 +35,6 @@ const shortEscapes: Readonly<Record<string, string>> = {
 
 function printString(text: string): string {
   const escaped = text.replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is escaped
     /["\\\u0000-\u001f]/g,
     (char) => shortEscapes[char] ?? `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );

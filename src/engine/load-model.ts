@@ -45,6 +45,7 @@ export async function loadModel(reference: string = embeddedModel, options: Load
       defaults,
       contextLength: contextLength ?? checkpoint.config.maxPositionEmbeddings,
       notes: checkpoint.notes,
+      addsBeginOfSequence: await addsBeginOfSequence(files),
     });
   } catch (error) {
     device[Symbol.dispose]();
@@ -91,6 +92,12 @@ function checkVocabulary(tokenizer: Tokenizer, { config }: Checkpoint): void {
     where: "tokenizer.json",
     hint: "Tokenizer and weights are of different models",
   });
+}
+
+async function addsBeginOfSequence(files: ModelFiles): Promise<boolean> {
+  const file = "tokenizer_config.json";
+  if (!(await files.has(file))) return false;
+  return ((await readJson(files, file, "")) as { add_bos_token?: unknown } | null)?.add_bos_token === true;
 }
 
 async function readGenerationConfig(files: ModelFiles): Promise<GenerationDefaults> {

@@ -15,7 +15,7 @@ import { ModelRunner } from "./model-runner.ts";
 import { Session } from "./session.ts";
 
 /**
- * What can be asked: a text that the model continues as it is, token ids, a conversation as chat APIs carry it
+ * What can be asked: a text that the model continues as it is (spelled special tokens count), token ids, a conversation as chat APIs carry it
  * (`{messages, tools?, thinking? ...}`), or a gap to fill.
  */
 export type PromptInput =
@@ -38,6 +38,7 @@ export interface ModelParts {
   readonly defaults: GenerationDefaults;
   readonly contextLength: number;
   readonly notes: readonly string[];
+  readonly addsBeginOfSequence: boolean;
 }
 
 export class Model implements Disposable {
@@ -52,6 +53,8 @@ export class Model implements Disposable {
   /** What a user should know about the files. */
   readonly notes: readonly string[];
   readonly device: Device;
+  /** Whether raw text gets a begin-of-sequence token in front (tokenizer_config.json, add_bos_token). */
+  readonly addsBeginOfSequence: boolean;
   /** Steps over any mixture of sequences, for those who schedule themselves. */
   readonly runner: ModelRunner;
 
@@ -64,6 +67,7 @@ export class Model implements Disposable {
     this.contextLength = parts.contextLength;
     this.notes = parts.notes;
     this.device = parts.device;
+    this.addsBeginOfSequence = parts.addsBeginOfSequence;
     this.runner = new ModelRunner(parts.config, parts.device);
   }
 
@@ -85,8 +89,9 @@ export class Model implements Disposable {
   /** Token ids of any kind of prompt, and how its answer is read. */
   encodePrompt(input: PromptInput): EncodedPrompt {
     if (typeof input === "string") {
-      // A raw text begins a sequence like any other; one that spells the token itself is not given a second.
-      return { tokenIds: [this.config.bosTokenId, ...this.encode(input)], parse: undefined };
+      // Raw is raw: special tokens may be spelled, and none is added unless the tokenizer's config says so.
+      const begin = this.addsBeginOfSequence ? [this.config.bosTokenId] : [];
+      return { tokenIds: [...begin, ...this.encode(input, { special: true })], parse: undefined };
     }
     if (isTokenIds(input)) return { tokenIds: input, parse: undefined };
     if ("messages" in input) {

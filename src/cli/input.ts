@@ -1,0 +1,89 @@
+/** Reading what a user gives: an argument, a file, stdin. Every input has a bound and a typed error. */
+import { readFile, stat } from "node:fs/promises";
+import { RequestError, UsageError } from "../errors.ts";
+
+/** Bytes of the largest text that a command reads into memory. */
+const maxBytes = 512 * 1024 * 1024;
+
+export async function readTextFile(path: string): Promise<string> {
+  if (path === "-") return readStdin();
+  let bytes: Buffer;
+  try {
+    const { size } = await stat(path);
+    if (size > maxBytes) throw tooLarge(path);
+    bytes = await readFile(path);
+  } catch (error) {
+    if (error instanceof RequestError) throw error;
+    throw new RequestError(`Cannot read the file: ${reasonOf(error)}`, { code: "file", where: path, cause: error });
+  }
+  return decodeText(bytes, path);
+}
+
+export async function readStdin(): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of process.stdin) {
+    size += chunk.length;
+    if (size > maxBytes) throw tooLarge("stdin");
+    chunks.push(chunk);
+  }
+  return decodeText(Buffer.concat(chunks), "stdin");
+}
+
+export async function readJsonFile(path: string): Promise<unknown> {
+  const text = await readTextFile(path);
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new RequestError(`The file is not JSON: ${(error as Error).message}`, {
+      code: "json",
+      where: path,
+      cause: error,
+    });
+  }
+}
+
+/** "1,2,3" (blanks allowed) as numbers; what is no whole number is named. */
+export function parseIds(text: string, option: string): number[] {
+  const parts = text.split(/[\s,]+/).filter((part) => part !== "");
+  return parts.map((part) => {
+    if (!/^\d{1,15}$/.test(part)) {
+      throw new UsageError(`"${part}" is not a token id`, { where: option, hint: "Give whole numbers: --ids 1,2,3" });
+    }
+    return Number(part);
+  });
+}
+
+export function isIdList(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((id) => Number.isInteger(id) && id >= 0);
+}
+
+/** Text from outside must be UTF-8: a wrong byte would silently become another text. */
+function decodeText(bytes: Uint8Array, where: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new RequestError("The text is not UTF-8", {
+      code: "encoding",
+      where,
+      hint: "Convert it first, with iconv -t utf-8",
+      cause: error,
+    });
+  }
+}
+
+function tooLarge(where: string): RequestError {
+  return new RequestError(`The input is larger than ${maxBytes / 1024 / 1024} MiB`, {
+    code: "too-large",
+    where,
+    hint: "Split it",
+  });
+}
+
+function reasonOf(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT") return "it does not exist";
+  if (code === "EISDIR") return "it is a folder";
+  if (code === "EACCES") return "permission denied";
+  return message;
+}

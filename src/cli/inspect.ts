@@ -1,0 +1,128 @@
+/** freehold inspect: what a model's files hold, from their headers alone. */
+import { stat } from "node:fs/promises";
+import type { Command } from "commander";
+import { openCheckpointFolder } from "../engine/checkpoint-folder.ts";
+import { FileSource } from "../engine/file-source.ts";
+import { embeddedModel } from "../engine/load-model.ts";
+import { memoryNeed, parameterCounts } from "../engine/memory-need.ts";
+import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
+import { command, type OutputOptions, terminalOf, wholeNumber } from "./model-options.ts";
+
+interface InspectOptions extends OutputOptions {
+  readonly context?: number;
+  readonly tensors?: boolean;
+}
+
+export function addInspect(program: Command): void {
+  const examples = [
+    "freehold inspect ./DeepSeek-V4-Flash --context 65536",
+    "freehold inspect model.safetensors --json",
+  ];
+  command(program, "inspect [ref]", "Architecture, parameters, tensors and memory need of a model", examples)
+    .option("--context <tokens>", "tokens of context for the memory need", wholeNumber(1))
+    .option("--tensors", "list every tensor")
+    .action(inspect);
+}
+
+async function inspect(reference: string | undefined, options: InspectOptions): Promise<void> {
+  const terminal = terminalOf(options);
+  const path = reference ?? embeddedModel;
+  const isFile = (await stat(path).catch(() => undefined))?.isFile() ?? false;
+  const report = isFile ? await inspectFile(path) : await inspectFolder(path, options.context);
+  if (terminal.json) await terminal.writeJson(report);
+  else await terminal.write(`${format(report, options.tensors ?? isFile)}\n`);
+}
+
+async function inspectFile(path: string) {
+  const source = await FileSource.open(path);
+  try {
+    const { tensors, metadata } = await openSafetensors(source);
+    return {
+      format: "safetensors",
+      metadata: Object.fromEntries(metadata),
+      ...tensorReport([...tensors.values()], source.name),
+    };
+  } finally {
+    await source.close();
+  }
+}
+
+async function inspectFolder(path: string, context: number | undefined) {
+  const checkpoint = await openCheckpointFolder(path);
+  try {
+    const { config, parameters, notes } = checkpoint;
+    const tokens = context ?? config.maxPositionEmbeddings;
+    const counts = parameterCounts(parameters, config);
+    return {
+      format: "safetensors",
+      architecture: config.architecture,
+      layers: config.numLayers,
+      hidden_size: config.hiddenSize,
+      vocab_size: config.vocabSize,
+      experts: { routed: config.numExperts, per_token: config.numExpertsPerToken, shared: config.numSharedExperts },
+      compress_ratios: config.compressRatios,
+      mtp_modules: config.numMtpModules,
+      max_context: config.maxPositionEmbeddings,
+      parameters: counts,
+      memory: memoryNeed(config, counts.total, tokens),
+      notes,
+      ...tensorReport(checkpoint.tensors, undefined),
+    };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+function tensorReport(tensors: readonly (TensorInfo & { readonly file?: string })[], file: string | undefined) {
+  const dtypes: Record<string, { tensors: number; bytes: number }> = {};
+  for (const { dtype, begin, end } of tensors) {
+    dtypes[dtype] ??= { tensors: 0, bytes: 0 };
+    dtypes[dtype].tensors++;
+    dtypes[dtype].bytes += end - begin;
+  }
+  return {
+    bytes: tensors.reduce((sum, { begin, end }) => sum + end - begin, 0),
+    dtypes,
+    tensors: tensors.map(({ name, dtype, shape, begin, end, file: own }) => ({
+      name,
+      dtype,
+      shape,
+      bytes: end - begin,
+      file: own ?? file,
+    })),
+  };
+}
+
+type Report = ReturnType<typeof tensorReport> & Partial<Awaited<ReturnType<typeof inspectFolder>>>;
+
+function format(report: Report, listTensors: boolean): string {
+  const lines: string[] = [];
+  if (report.architecture !== undefined) {
+    const { parameters, memory, experts } = report;
+    lines.push(
+      `architecture  ${report.architecture}, ${report.layers} layers, hidden size ${report.hidden_size}, vocabulary ${report.vocab_size}`,
+      `experts       ${experts!.routed} routed (${experts!.per_token} a token), ${experts!.shared} shared`,
+      `parameters    ${count(parameters!.total)} in all, ${count(parameters!.active)} active a token`,
+      `memory        ${bytes(memory!.weights_bytes)} weights + ${bytes(memory!.cache_bytes)} cache at ${memory!.context} tokens`,
+    );
+  }
+  const types = Object.entries(report.dtypes).map(
+    ([dtype, entry]) => `${dtype} ${entry.tensors} (${bytes(entry.bytes)})`,
+  );
+  lines.push(`tensors       ${report.tensors.length}: ${types.join(", ")}`);
+  for (const note of report.notes ?? []) lines.push(`note          ${note}`);
+  if (listTensors)
+    for (const { name, dtype, shape } of report.tensors) lines.push(`${dtype.padEnd(8)} ${name} [${shape.join(", ")}]`);
+  return lines.join("\n");
+}
+
+function count(parameters: number): string {
+  if (parameters >= 1e9) return `${(parameters / 1e9).toFixed(2)} B`;
+  return parameters >= 1e6 ? `${(parameters / 1e6).toFixed(2)} M` : String(parameters);
+}
+
+function bytes(amount: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, amount)) / 10));
+  return `${(amount / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}

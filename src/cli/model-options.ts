@@ -1,0 +1,79 @@
+/** The options that all commands with a model share, and the way from them to a loaded model. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { deviceNames } from "../engine/choose-device.ts";
+import { loadModel } from "../engine/load-model.ts";
+import type { Model } from "../engine/model.ts";
+import { Terminal } from "./terminal.ts";
+
+export interface OutputOptions {
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+export interface ModelOptions extends OutputOptions {
+  readonly model?: string;
+  readonly device: string;
+  readonly threads?: number;
+  readonly context?: number;
+}
+
+export function terminalOf({ json, quiet }: OutputOptions): Terminal {
+  return new Terminal({ json: json ?? false, quiet: quiet ?? false });
+}
+
+/** A command with its summary, two examples, and the options of every command. */
+export function command(program: Command, usage: string, summary: string, examples: readonly string[]): Command {
+  return program
+    .command(usage)
+    .summary(summary)
+    .description(summary)
+    .option("--json", "one JSON document on stdout and nothing else")
+    .option("--quiet", "nothing on stderr but errors")
+    .addHelpText("after", `\nExamples:\n${examples.map((example) => `  ${example}`).join("\n")}`);
+}
+
+export function withTokenizerOption(target: Command): Command {
+  return target.option("--model <ref>", "folder with tokenizer.json (default: the embedded model)");
+}
+
+export function withModelOptions(target: Command): Command {
+  return target
+    .option("--model <ref>", "folder of a model in Hugging Face layout (default: the embedded model)")
+    .addOption(new Option("--device <name>", "what computes").choices([...deviceNames]).default("auto"))
+    .option("--threads <n>", "threads of the CPU device", wholeNumber(1))
+    .option("--context <tokens>", "tokens of context to make room for", wholeNumber(1));
+}
+
+/** Loads the model with progress on a terminal. */
+export async function openModel(options: ModelOptions, terminal: Terminal, signal?: AbortSignal): Promise<Model> {
+  const model = await loadModel(options.model, {
+    device: options.device,
+    ...(options.context === undefined ? {} : { contextLength: options.context }),
+    ...(signal === undefined ? {} : { signal }),
+    onProgress: (done, total) => terminal.progress(`loading ${Math.floor((100 * done) / total)} %`),
+  });
+  terminal.clearProgress();
+  for (const note of model.notes) terminal.note(`note: ${note}`);
+  if (model.contextLength > model.config.maxPositionEmbeddings) {
+    terminal.note(
+      `warning: the model was made for ${model.config.maxPositionEmbeddings} tokens of context, not ${model.contextLength}`,
+    );
+  }
+  if ((options.threads ?? 1) > 1) terminal.note("note: this version computes on one thread");
+  return model;
+}
+
+/** A parser of option values. */
+export function wholeNumber(least: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (/^-?\d+$/.test(text.trim()) && Number.isSafeInteger(value) && value >= least) return value;
+    throw new InvalidArgumentError(`Give a whole number of at least ${least}.`);
+  };
+}
+
+export function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && Number.isFinite(value)) return value;
+  throw new InvalidArgumentError("Give a number.");
+}

@@ -1,0 +1,61 @@
+/** freehold run: one answer, streamed. */
+import type { Command } from "commander";
+import type { PromptInput } from "../engine/model.ts";
+import { UsageError } from "../errors.ts";
+import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
+import { isIdList, parseIds, readJsonFile, readStdin } from "./input.ts";
+import { interruptible } from "./interrupt.ts";
+import { command, type ModelOptions, openModel, terminalOf, withModelOptions } from "./model-options.ts";
+import { showAnswer } from "./show-answer.ts";
+
+interface RunOptions extends ModelOptions, AnswerOptions {
+  readonly raw?: boolean;
+  readonly ids?: string;
+  readonly idsFile?: string;
+}
+
+export function addRun(program: Command): void {
+  const examples = ['freehold run "Who are you?"', "echo 2 + 3 | freehold run --temperature 0 --json"];
+  withAnswerOptions(
+    withModelOptions(command(program, "run [prompt]", "One answer to a prompt (or to stdin)", examples)),
+  )
+    .option("--raw", "send the text as it is, without chat format; spelled special tokens count")
+    .option("--ids <ids>", "a raw prompt of token ids: 1,2,3")
+    .option("--ids-file <file>", "the same from a JSON file")
+    .action(run);
+}
+
+async function run(prompt: string | undefined, options: RunOptions): Promise<void> {
+  const terminal = terminalOf(options);
+  using interruption = interruptible();
+  const input = await readPrompt(prompt, options);
+  const started = performance.now();
+  using model = await openModel(options, terminal, interruption.signal);
+  const loadSeconds = (performance.now() - started) / 1000;
+  const events = model.generate(input, {
+    ...generateOptions(options),
+    signal: interruption.signal,
+    onPrefill: (done, total) => terminal.progress(`reading the prompt: ${done} of ${total} tokens`),
+  });
+  const result = await showAnswer(events, terminal);
+  if (terminal.json) await terminal.writeJson(answerJson(result, loadSeconds));
+}
+
+async function readPrompt(prompt: string | undefined, options: RunOptions): Promise<PromptInput> {
+  if (options.ids !== undefined) return parseIds(options.ids, "--ids");
+  if (options.idsFile !== undefined) {
+    const ids = await readJsonFile(options.idsFile);
+    if (isIdList(ids)) return ids;
+    throw new UsageError("The file holds no list of token ids", {
+      where: options.idsFile,
+      hint: "It should be like [1, 2, 3]",
+    });
+  }
+  if (prompt === undefined && process.stdin.isTTY) {
+    throw new UsageError("There is no prompt", { hint: 'Give one: freehold run "Who are you?", or pipe it in' });
+  }
+  // The line end of a piped text is not part of the question.
+  const text = prompt ?? (await readStdin()).replace(/\r?\n$/, "");
+  if (text === "") throw new UsageError("The prompt is empty", { code: "empty-prompt", hint: "Give some text" });
+  return options.raw ? text : chatRequest([{ role: "user", content: text }], options);
+}

@@ -1,0 +1,37 @@
+/** What a model needs in memory, from its config alone: weights as a device of this version holds them, caches at a context. */
+import type { ModelConfig } from "../model/config.ts";
+import type { Parameter } from "../model/parameters.ts";
+import { recordTransformer } from "../model/transformer.ts";
+import { rowsPerPage } from "../tensor/paging.ts";
+
+const float32Bytes = 4;
+
+/** Parameters in all, and those that take part in one token (the chosen experts of each layer). */
+export function parameterCounts(
+  parameters: readonly Parameter[],
+  config: ModelConfig,
+): { total: number; active: number } {
+  const size = ({ shape }: Parameter) => shape.reduce((product, dim) => product * dim, 1);
+  const isExpert = ({ shape }: Parameter) => shape.length === 3;
+  const numbers = parameters.filter(({ kind }) => kind !== "integers");
+  const total = numbers.reduce((sum, parameter) => sum + size(parameter), 0);
+  const share = config.numExpertsPerToken / config.numExperts;
+  const active = numbers.reduce((sum, parameter) => sum + size(parameter) * (isExpert(parameter) ? share : 1), 0);
+  return { total, active: Math.round(active) };
+}
+
+/** Bytes of one sequence of `context` tokens on the float32 devices. */
+export function memoryNeed(config: ModelConfig, parameters: number, context: number) {
+  let rowsOfCaches = 0;
+  for (const { storage } of recordTransformer(config).caches.values()) {
+    const { width, layout } = storage;
+    const rows = Math.min(Math.ceil(context / layout.tokensPerRow), layout.reach);
+    rowsOfCaches += Math.ceil(rows / rowsPerPage(layout)) * rowsPerPage(layout) * width;
+  }
+  return {
+    context,
+    weights_bytes: parameters * float32Bytes,
+    cache_bytes: rowsOfCaches * float32Bytes,
+    total_bytes: (parameters + rowsOfCaches) * float32Bytes,
+  };
+}
