@@ -4,7 +4,7 @@
  */
 import { createInterface, type Interface } from "node:readline/promises";
 import type { Command } from "commander";
-import type { GenerationResult } from "../engine/generation.ts";
+import type { GenerateOptions, GenerationResult } from "../engine/generation.ts";
 import type { Session } from "../engine/session.ts";
 import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
 import { interruptible } from "./interrupt.ts";
@@ -23,13 +23,14 @@ export function addChat(program: Command): void {
 
 async function chat(options: ChatOptions): Promise<void> {
   const terminal = terminalOf(options);
+  const chosen = generateOptions(options);
   const started = performance.now();
   using loading = interruptible();
   using model = await openModel(options, terminal, loading.signal);
   loading[Symbol.dispose]();
   const loadSeconds = (performance.now() - started) / 1000;
   using session = model.createSession();
-  const conversation = new Conversation(session, options, terminal, loadSeconds);
+  const conversation = new Conversation(session, options, chosen, terminal, loadSeconds);
   if (process.stdin.isTTY) await talk(conversation, terminal, model.name);
   else await answerLines(conversation);
 }
@@ -38,13 +39,21 @@ async function chat(options: ChatOptions): Promise<void> {
 class Conversation {
   readonly #session: Session;
   readonly #options: ChatOptions;
+  readonly #chosen: GenerateOptions;
   readonly #terminal: Terminal;
   readonly #loadSeconds: number;
   #messages: object[] = [];
 
-  constructor(session: Session, options: ChatOptions, terminal: Terminal, loadSeconds: number) {
+  constructor(
+    session: Session,
+    options: ChatOptions,
+    chosen: GenerateOptions,
+    terminal: Terminal,
+    loadSeconds: number,
+  ) {
     this.#session = session;
     this.#options = options;
+    this.#chosen = chosen;
     this.#terminal = terminal;
     this.#loadSeconds = loadSeconds;
   }
@@ -57,7 +66,7 @@ class Conversation {
   async answer(content: string, signal: AbortSignal): Promise<void> {
     const messages = [...this.#messages, { role: "user", content }];
     const events = this.#session.generate(chatRequest(messages, this.#options), {
-      ...generateOptions(this.#options),
+      ...this.#chosen,
       signal,
       onPrefill: (done, total) => this.#terminal.progress(`reading: ${done} of ${total} tokens`),
     });

@@ -1,6 +1,9 @@
 /** The options of `run` and `chat` that say how an answer is generated and shown. */
 import { type Command, Option } from "commander";
+import { StopStrings } from "../chat/stop-strings.ts";
 import type { GenerateOptions, GenerationResult } from "../engine/generation.ts";
+import { resolveSamplingOptions } from "../engine/sampling/sampling-options.ts";
+import { RequestError, UsageError } from "../errors.ts";
 import { number, wholeNumber } from "./model-options.ts";
 
 export interface AnswerOptions {
@@ -48,7 +51,20 @@ export function generateOptions(options: AnswerOptions): GenerateOptions {
   const { repetitionPenalty, frequencyPenalty, presencePenalty } = options;
   const all = { maxTokens, temperature, topP, topK, minP, stop, ignoreEos, seed };
   const given = { ...all, repetitionPenalty, frequencyPenalty, presencePenalty };
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const chosen: GenerateOptions = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  checkOptions(chosen);
+  return chosen;
+}
+
+/** What the engine would refuse is wrong usage here, and is said before a model is loaded. */
+function checkOptions(options: GenerateOptions): void {
+  try {
+    resolveSamplingOptions(options);
+    new StopStrings(options.stop ?? []);
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    throw new UsageError(error.message, { ...(error.hint === undefined ? {} : { hint: error.hint }), cause: error });
+  }
 }
 
 /** The request of a conversation, with the options that concern its prompt. */

@@ -92,7 +92,10 @@ function report(error: unknown, terminal: Terminal): number {
 
 /** "error: unknown option '--x'" as a sentence. */
 function usageMessage({ message }: CommanderError): string {
-  const text = message.replace(/^error: /, "").replaceAll(/\s*\n\s*/g, " ");
+  const text = message
+    .replace(/^error: /, "")
+    .replaceAll(/\s*\n\s*/g, " ")
+    .replace(/\.$/, "");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

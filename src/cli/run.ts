@@ -28,12 +28,13 @@ export function addRun(program: Command): void {
 async function run(prompt: string | undefined, options: RunOptions): Promise<void> {
   const terminal = terminalOf(options);
   using interruption = interruptible();
+  const chosen = generateOptions(options);
   const input = await readPrompt(prompt, options);
   const started = performance.now();
   using model = await openModel(options, terminal, interruption.signal);
   const loadSeconds = (performance.now() - started) / 1000;
   const events = model.generate(input, {
-    ...generateOptions(options),
+    ...chosen,
     signal: interruption.signal,
     onPrefill: (done, total) => terminal.progress(`reading the prompt: ${done} of ${total} tokens`),
   });

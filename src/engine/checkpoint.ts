@@ -82,16 +82,19 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
     await readJson(files, "config.json", "It is no model folder"),
     `${files.name}/config.json`,
   );
-  const opened: SafetensorsFile[] = [];
+  const sources: ByteSource[] = [];
   try {
+    const opened: SafetensorsFile[] = [];
     for (const { file, tensors } of await weightFiles(files)) {
       const source = await files.open(file);
-      opened.push(await openSafetensors(source));
-      requireIndexed(opened.at(-1)!, tensors);
+      sources.push(source);
+      const safetensors = await openSafetensors(source);
+      requireIndexed(safetensors, tensors);
+      opened.push(safetensors);
     }
     return bind(config, opened, files.name);
   } catch (error) {
-    await Promise.all(opened.map((file) => file.source.close()));
+    await Promise.all(sources.map((source) => source.close()));
     throw error;
   }
 }
