@@ -13,7 +13,8 @@ export function parameterCounts(
 ): { total: number; active: number } {
   const size = ({ shape }: Parameter) => shape.reduce((product, dim) => product * dim, 1);
   const isExpert = ({ shape }: Parameter) => shape.length === 3;
-  const numbers = parameters.filter(({ kind }) => kind !== "integers");
+  // The correction bias steers the balance of experts; it is no learnt parameter and model cards do not count it.
+  const numbers = parameters.filter(({ name, kind }) => kind !== "integers" && !name.endsWith("gate.bias"));
   const total = numbers.reduce((sum, parameter) => sum + size(parameter), 0);
   const share = config.numExpertsPerToken / config.numExperts;
   const active = numbers.reduce((sum, parameter) => sum + size(parameter) * (isExpert(parameter) ? share : 1), 0);

@@ -34,6 +34,8 @@ export class ModelRunner {
   readonly program: Program;
   readonly cache: KvCache;
   readonly stepTokens: number;
+  /** Settles when the last step that was asked for is done: one program has one arena. */
+  #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
 
   constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
@@ -71,10 +73,25 @@ export class ModelRunner {
     return rows;
   }
 
-  /** One step over several sequences: for each the logits of its last `outputs` tokens. */
+  /**
+   * One step over several sequences: for each the logits of its last `outputs` tokens. Steps that are asked for at the same
+   * time run one after another.
+   */
   async step(batch: readonly Append[]): Promise<Float32Array[][]> {
     for (const { tokenIds } of batch) this.#checkTokens(tokenIds);
     for (const { sequence } of batch) await sequence.recompute();
+    const before = this.#running;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#running = promise;
+    await before;
+    try {
+      return await this.#run(batch);
+    } finally {
+      resolve();
+    }
+  }
+
+  async #run(batch: readonly Append[]): Promise<Float32Array[][]> {
     const parts = batch.map(
       ({ sequence, tokenIds, outputs }): StepPart => ({ cache: sequence.cache, tokenIds, outputs }),
     );

@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import fc from "fast-check";
+import { ModelError } from "../../src/errors.ts";
+import { modelParameters } from "../../src/model/parameters.ts";
+import { parseConfig } from "../../src/model/parse-config.ts";
+
+const read = (path: string) => JSON.parse(readFileSync(join(import.meta.dirname, "../..", path), "utf8"));
+const flash = read("test/data/configs/v4-flash.json");
+
+describe("config.json", () => {
+  test("of V4 Flash and Pro is read as published", () => {
+    const config = parseConfig(flash);
+    assert.equal(config.numLayers, 43);
+    assert.deepEqual(config.compressRatios.slice(0, 5), [0, 0, 4, 128, 4]);
+    assert.equal(config.compressRatios.length, 43);
+    assert.deepEqual(config.hashRouted.filter(Boolean).length, 3);
+    assert.deepEqual(config.compressRope, {
+      theta: 160_000,
+      yarn: { factor: 16, betaFast: 32, betaSlow: 1, originalContext: 65_536 },
+    });
+    assert.deepEqual(config.rope, { theta: 10_000, yarn: undefined });
+    const pro = parseConfig(read("test/data/configs/v4-pro.json"));
+    assert.equal(pro.numExperts, 384);
+    assert.equal(pro.compressRatios.filter((ratio) => ratio === 128).length, 31);
+  });
+
+  test("of V4 Flash describes a model of 284 billion parameters", () => {
+    const total = modelParameters(parseConfig(flash))
+      .filter(({ kind }) => kind !== "integers")
+      .reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+    assert.ok(Math.abs(total / 284e9 - 1) < 0.01, `${total}`);
+  });
+
+  test("in transformers' spelling says the same as in the published one", () => {
+    const seed = parseConfig(read("assets/seed-v4/config.json"));
+    assert.deepEqual(seed.compressRatios, [0, 0, 4, 128, 4, 128]);
+    assert.deepEqual(seed.hashRouted, [true, false, false, false, false, false]);
+    assert.equal(seed.ropeHeadDim, 32);
+    assert.equal(seed.compressRope.yarn, undefined);
+    const {
+      compress_ratios,
+      num_hash_layers,
+      qk_rope_head_dim,
+      rope_scaling,
+      rope_theta,
+      compress_rope_theta,
+      ...rest
+    } = flash;
+    const kinds: Record<string, string> = {
+      0: "sliding_attention",
+      4: "compressed_sparse_attention",
+      128: "heavily_compressed_attention",
+    };
+    const other = parseConfig({
+      ...rest,
+      layer_types: compress_ratios.slice(0, 43).map((ratio: number) => kinds[ratio]),
+      mlp_layer_types: Array.from({ length: 43 }, (_, l) => (l < num_hash_layers ? "hash_moe" : "moe")),
+      partial_rotary_factor: qk_rope_head_dim / flash.head_dim,
+      rope_parameters: {
+        main: { rope_theta, rope_type: "default" },
+        compress: { ...rope_scaling, rope_type: "yarn", rope_theta: compress_rope_theta },
+      },
+    });
+    assert.deepEqual(other, parseConfig(flash));
+  });
+
+  test("of another architecture is refused by its name, with what is supported", () => {
+    const isRefusal = (name: RegExp) => (error: unknown) =>
+      error instanceof ModelError &&
+      error.code === "unsupported-architecture" &&
+      name.test(error.message) &&
+      /V4/.test(error.hint!);
+    assert.throws(() => parseConfig({ model_type: "llama", architectures: ["LlamaForCausalLM"] }), isRefusal(/llama/));
+    assert.throws(() => parseConfig(read("test/data/configs/v4.1-flash.json")), isRefusal(/V4\.1/));
+    assert.throws(() => parseConfig({}), isRefusal(/none is named/));
+    assert.throws(() => parseConfig({ ...flash, vision_config: {} }), isRefusal(/vision/));
+  });
+
+  test("with several faults names all of them at once", () => {
+    const wrong = {
+      ...flash,
+      hidden_size: -1,
+      o_groups: 7,
+      rope_scaling: { type: "linear" },
+      compress_ratios: [0, 3],
+      vocab_size: undefined,
+    };
+    assert.throws(
+      () => parseConfig(wrong),
+      (error) => {
+        assert.ok(error instanceof ModelError && error.code === "bad-config");
+        for (const part of [/hidden_size is -1/, /o_groups/, /linear/, /compress_ratios/, /vocab_size is missing/]) {
+          assert.match(error.message, part);
+        }
+        return true;
+      },
+    );
+  });
+
+  test("with any value in place of any key is read or refused with a ModelError", () => {
+    const value = fc.oneof(fc.jsonValue(), fc.constantFrom(1e308, -1, 0, 0.5, 2 ** 53, "x", [], {}));
+    fc.assert(
+      fc.property(fc.constantFrom(...Object.keys(flash)), value, (key, replacement) => {
+        try {
+          parseConfig({ ...flash, [key]: replacement });
+        } catch (error) {
+          assert.ok(error instanceof ModelError, `${error}`);
+        }
+      }),
+      { numRuns: 1000, seed: 2 },
+    );
+  });
+});

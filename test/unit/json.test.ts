@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import fc from "fast-check";
+import { dialects } from "../../src/chat/dialect.ts";
+import { printJson } from "../../src/chat/print-json.ts";
+import { fromJson, toJson } from "../../src/chat/read-json.ts";
+import { FormatError, RequestError } from "../../src/errors.ts";
+import { JsonNumber, type JsonObject, parseJson } from "../../src/json/parse-json.ts";
+
+describe("JSON with nothing lost", () => {
+  test("agrees with JSON.parse on every value that it writes", () => {
+    fc.assert(
+      fc.property(fc.jsonValue({ maxDepth: 5 }), (value) => {
+        const text = JSON.stringify(value);
+        assert.deepEqual(fromJson(parseJson(text)), JSON.parse(text));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("accepts and refuses the same texts as JSON.parse", () => {
+    const pieces = fc.constantFrom(
+      "{",
+      "}",
+      "[",
+      "]",
+      '"',
+      ":",
+      ",",
+      "1",
+      "-",
+      ".",
+      "e",
+      "0",
+      "true",
+      "nul",
+      "null",
+      " ",
+      "\\u00",
+      "\\n",
+      "a",
+      "\t",
+      "\u0001",
+    );
+    fc.assert(
+      fc.property(fc.array(pieces, { maxLength: 8 }), (parts) => {
+        const text = parts.join("");
+        let expected = true;
+        try {
+          JSON.parse(text);
+        } catch {
+          expected = false;
+        }
+        let found = true;
+        try {
+          parseJson(text);
+        } catch (error) {
+          assert.ok(error instanceof FormatError);
+          found = false;
+        }
+        assert.equal(found, expected, text);
+      }),
+      { numRuns: 5000, seed: 11 },
+    );
+  });
+
+  test("keeps the text of numbers, the order of keys, and keys that stand twice", () => {
+    const value = parseJson('{"2": 1.0, "1": 18446744073709551615, "2": -0}') as JsonObject;
+    assert.deepEqual(
+      value.entries.map(([key, item]) => [key, (item as JsonNumber).text]),
+      [
+        ["2", "1.0"],
+        ["1", "18446744073709551615"],
+        ["2", "-0"],
+      ],
+    );
+    assert.equal(value.duplicateKey(), "2");
+  });
+
+  test("twenty thousand levels of nesting are an error, not a crash", () => {
+    for (const text of ["[".repeat(20_000), '{"a":'.repeat(20_000)]) assert.throws(() => parseJson(text), FormatError);
+    let nested: unknown = 1;
+    for (let i = 0; i < 20_000; i++) nested = [nested];
+    assert.throws(() => toJson(nested, "request"), RequestError);
+  });
+});
+
+describe("JSON in prompts", () => {
+  const rows: [string, string, string][] = [
+    ["1.0", "1.0", "1.0"],
+    ["1", "1", "1"],
+    ["-0", "-0.0", "-0.0"],
+    ["1e16", "1e+16", "1e+16"],
+    ["123456.789", "123456.789", "123456.789"],
+    ["1e-5", "0.00001", "1e-05"],
+    ["1e-6", "1e-6", "1e-06"],
+    ["0.0001", "0.0001", "0.0001"],
+    ["100000.0", "100000.0", "100000.0"],
+    ["1.5e300", "1.5e+300", "1.5e+300"],
+    ["18446744073709551615", "18446744073709551615", "18446744073709551615"],
+    ["18446744073709551616", "1.8446744073709552e+19", "1.8446744073709552e+19"],
+    ["-9223372036854775808", "-9223372036854775808", "-9223372036854775808"],
+    ['"\\u007f\\u0001é\\/\\u2028"', '"\u007f\\u0001é/\u2028"', '"\u007f\\u0001é/\u2028"'],
+    ['{"a":[1,{}],"a":2}', '{"a": 2}', '{"a": 2}'],
+  ];
+  for (const [text, v4, v41] of rows) {
+    test(`${text} is written ${v4} and ${v41}`, () => {
+      assert.equal(printJson(parseJson(text), dialects.v4), v4);
+      assert.equal(printJson(parseJson(text), dialects["v4.1"]), v41);
+    });
+  }
+
+  test("what is printed reads back as the same value", () => {
+    fc.assert(
+      fc.property(fc.jsonValue({ maxDepth: 4 }), (value) => {
+        for (const dialect of Object.values(dialects)) {
+          const back = JSON.parse(printJson(toJson(value, "x"), dialect));
+          assert.deepEqual(back, JSON.parse(JSON.stringify(value)));
+        }
+      }),
+    );
+  });
+
+  test("a number that no double can hold is refused", () => {
+    assert.throws(() => printJson(new JsonNumber("1e400"), dialects.v4), RequestError);
+  });
+});
