@@ -1,0 +1,70 @@
+// The arrows between folders, as in ARCHITECTURE.md: what a folder of src/ may import, itself and errors.ts aside.
+const arrows = {
+  json: [],
+  tensor: [],
+  quant: [],
+  tokenizer: [],
+  format: ["json", "quant"],
+  model: ["tensor", "quant"],
+  device: ["tensor", "quant"],
+  chat: ["json"],
+  engine: ["chat", "device", "format", "json", "model", "quant", "tensor", "tokenizer"],
+  cli: ["chat", "engine", "format", "json", "model", "tokenizer"],
+};
+
+/** Folders that may use modules of Node; everything else also runs in a browser. */
+const nodeFolders = ["engine", "cli"];
+
+const folderRules = Object.entries(arrows).map(([folder, allowed]) => ({
+  name: `${folder}-imports-only-its-own`,
+  comment: `src/${folder} may import ${allowed.join(", ") || "nothing of ours"}`,
+  severity: "error",
+  from: { path: `^src/${folder}/` },
+  to: { path: "^src/", pathNot: `^src/(errors\\.ts$|(${[folder, ...allowed].join("|")})/)` },
+}));
+
+// biome-ignore lint/style/noDefaultExport: the tool reads the default export
+export default {
+  forbidden: [
+    ...folderRules,
+    {
+      name: "every-folder-has-its-arrows",
+      comment: "a new folder under src/ is added to the table above",
+      severity: "error",
+      from: { path: "^src/", pathNot: `^src/([^/]+\\.ts$|(${Object.keys(arrows).join("|")})/)` },
+      to: {},
+    },
+    {
+      name: "node-modules-in-engine-and-cli-only",
+      severity: "error",
+      from: { path: "^src/", pathNot: `^src/(${nodeFolders.join("|")})/` },
+      to: { dependencyTypes: ["core"] },
+    },
+    {
+      name: "no-package-outside-the-command-line",
+      comment: "what Freehold exists for is its own",
+      severity: "error",
+      from: { path: "^src/", pathNot: "^src/cli/" },
+      to: { dependencyTypes: ["npm", "npm-dev", "npm-optional", "npm-peer", "npm-no-pkg", "npm-unknown"] },
+    },
+    {
+      name: "sources-know-no-tests",
+      severity: "error",
+      from: { path: "^src/" },
+      to: { path: "^(test|bench|scripts|examples)/" },
+    },
+    {
+      name: "no-cycles",
+      severity: "error",
+      from: {},
+      to: { circular: true, viaOnly: { dependencyTypesNot: ["type-only"] } },
+    },
+    { name: "no-unresolvable", severity: "error", from: {}, to: { couldNotResolve: true } },
+  ],
+  options: {
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: "tsconfig.json" },
+    doNotFollow: { path: "node_modules" },
+    enhancedResolveOptions: { exportsFields: ["exports"], conditionNames: ["import", "default", "types"] },
+  },
+};

@@ -1,0 +1,22 @@
+/**
+ * The benchmarks: what the engine does in a second on this machine. Run: npm run bench [name ...]
+ * Each prints its figures with what they are to be compared with; nothing here is an assertion.
+ */
+import { cpus } from "node:os";
+import { benchModel } from "./model.ts";
+import { benchSampling } from "./sampling.ts";
+import { benchTokenizer } from "./tokenizer.ts";
+
+const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
+  tokenizer: benchTokenizer,
+  sampling: benchSampling,
+  model: benchModel,
+};
+
+console.log(`${cpus().at(0)?.model}, Node ${process.version}`);
+const chosen = process.argv.slice(2);
+for (const [name, bench] of Object.entries(benchmarks)) {
+  if (chosen.length > 0 && !chosen.includes(name)) continue;
+  console.log(`\n${name}`);
+  await bench();
+}

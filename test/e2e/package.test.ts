@@ -1,0 +1,83 @@
+/** The package as it is published: packed, installed into an empty project, and used from there. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+
+const root = join(import.meta.dirname, "../..");
+const project = mkdtempSync(join(tmpdir(), "freehold-package-"));
+after(() => rmSync(project, { recursive: true }));
+
+const run = (command: string, args: readonly string[], cwd = project) =>
+  execFileSync(command, args, { cwd, encoding: "utf8" });
+const bytesOf = (path: string): number =>
+  statSync(path).isDirectory()
+    ? readdirSync(path).reduce((sum, name) => sum + bytesOf(join(path, name)), 0)
+    : statSync(path).size;
+
+const packed = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", project], root).replace(/^[^[{]*/, ""));
+const [{ filename }] = Array.isArray(packed) ? packed : Object.values(packed);
+const tarball = join(project, filename);
+
+// Installed by hand: the tests need no registry. The production dependencies are those of the checkout.
+const installed = join(project, "node_modules/freehold");
+mkdirSync(installed, { recursive: true });
+run("tar", ["-xzf", tarball, "-C", installed, "--strip-components=1"]);
+const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
+for (const name of Object.keys(dependencies)) {
+  cpSync(join(root, "node_modules", name), join(project, "node_modules", name), { recursive: true });
+}
+writeFileSync(join(project, "package.json"), '{"name": "application", "version": "1.0.0"}');
+
+const program = `
+  const model = await loadModel();
+  const { text } = await model.complete({ messages: [{ role: "user", content: "Who are you?" }], thinking: { type: "disabled" } });
+  console.log(text);
+`;
+
+describe("the package", () => {
+  test("answers from an ES module", () => {
+    writeFileSync(join(project, "application.mjs"), `import { loadModel } from "freehold";\n${program}`);
+    assert.match(run(process.execPath, ["application.mjs"]), /^I am Freehold seed/);
+  });
+  test("answers from a CommonJS module through import()", () => {
+    const body = `(async () => { const { loadModel } = await import("freehold");\n${program}})();`;
+    writeFileSync(join(project, "application.cjs"), body);
+    assert.match(run(process.execPath, ["application.cjs"]), /^I am Freehold seed/);
+  });
+  test("has a program that starts", () => {
+    const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+    assert.equal(run(process.execPath, [join(installed, "bin/freehold.js"), "--version"]).trim(), version);
+    assert.match(run(process.execPath, [join(installed, "bin/freehold.js"), "run", "Hi"]), /^Hello/);
+  });
+  test("holds JavaScript, declarations, the model with its notices, and no TypeScript source", () => {
+    for (const file of ["LICENSE", "README.md", "dist/index.js", "dist/index.d.ts", "assets/seed-v4/NOTICE.data"]) {
+      assert.ok(existsSync(join(installed, file)), file);
+    }
+    assert.ok(!existsSync(join(installed, "src")));
+  });
+  test("is under 60 MB with its production dependencies", () => {
+    const bytes = bytesOf(join(project, "node_modules"));
+    assert.ok(bytes < 60e6, `${bytes} bytes`);
+  });
+  test("has exports that publint and attw find right", () => {
+    run(process.execPath, [join(root, "node_modules/publint/src/cli.js"), "run", tarball, "--strict"], root);
+    run(
+      process.execPath,
+      [join(root, "node_modules/@arethetypeswrong/cli/dist/index.js"), tarball, "--profile", "esm-only"],
+      root,
+    );
+  });
+});
