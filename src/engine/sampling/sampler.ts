@@ -59,7 +59,7 @@ export class Sampler {
   /** The tokens that may be drawn, with weights relative to the greatest. */
   #candidates(logits: Float64Array, greatest: number): Candidates {
     const { temperature, topK, minP, topP } = this.#options;
-    let floor = minP > 0 ? greatest + temperature * Math.log(minP) : Number.NEGATIVE_INFINITY;
+    let floor = greatest + temperature * (minP > 0 ? Math.log(minP) : leastLogWeight);
     const isTopK = topK > 0 && topK < logits.length;
     if (!isTopK && topP < 1) floor = Math.max(floor, nucleusFloor(logits, greatest, temperature, topP));
     const ids = isTopK ? greatestIds(logits, topK, floor) : idsAbove(logits, floor);
@@ -68,6 +68,9 @@ export class Sampler {
     return nucleus(ids, weights, logits, topP);
   }
 }
+
+/** Tokens less probable than this beside the greatest add nothing that a float64 sum can tell, even all of them. */
+const leastLogWeight = -45;
 
 interface Candidates {
   readonly ids: readonly number[];
@@ -88,25 +91,24 @@ function indexOfGreatest(logits: Float64Array): number {
 
 /** A logit below which tokens cannot be in the nucleus: all that lie below weigh less than 1 - topP together. */
 function nucleusFloor(logits: Float64Array, greatest: number, temperature: number, topP: number): number {
+  const least = greatest + temperature * leastLogWeight;
   let total = 0;
-  for (const logit of logits) if (logit > Number.NEGATIVE_INFINITY) total += Math.exp((logit - greatest) / temperature);
+  for (const logit of logits) if (logit > least) total += Math.exp((logit - greatest) / temperature);
   const share = ((1 - topP) * total) / logits.length;
-  return share > 0 ? greatest + temperature * Math.log(share) : Number.NEGATIVE_INFINITY;
+  return greatest + temperature * Math.log(share);
 }
 
 function idsAbove(logits: Float64Array, floor: number): number[] {
   const ids: number[] = [];
   for (let id = 0; id < logits.length; id++) {
-    if (logits[id]! >= floor && logits[id]! > Number.NEGATIVE_INFINITY) ids.push(id);
+    if (logits[id]! >= floor) ids.push(id);
   }
   return ids;
 }
 
 /** The ids of the k greatest logits that are not below the floor. */
 function greatestIds(logits: Float64Array, k: number, floor: number): number[] {
-  // The k-th greatest by selection on a copy: linear on average, whatever k.
-  const sorted = Float64Array.from(logits, (logit) => (Number.isNaN(logit) ? Number.NEGATIVE_INFINITY : logit));
-  const least = Math.max(selectGreatest(sorted, k), floor);
+  const least = Math.max(kthGreatest(logits, k), floor);
   const above = idsAbove(logits, least);
   if (above.length <= k) return above;
   // Ties at the border: the lower ids.
@@ -115,25 +117,23 @@ function greatestIds(logits: Float64Array, k: number, floor: number): number[] {
   return [...greater, ...tied].sort((a, b) => a - b);
 }
 
-/** The k-th greatest value (k from 1); the array is reordered (Hoare's selection, middle pivot). */
-function selectGreatest(values: Float64Array, k: number): number {
-  let [low, high] = [0, values.length - 1];
-  while (low < high) {
-    const pivot = values[(low + high) >> 1]!;
-    let [i, j] = [low, high];
-    while (i <= j) {
-      while (values[i]! > pivot) i++;
-      while (values[j]! < pivot) j--;
-      if (i > j) break;
-      const kept = values[i]!;
-      values[i++] = values[j]!;
-      values[j--] = kept;
+/** The k-th greatest logit: the root of a heap of the k greatest so far, whose root is the least of them. */
+function kthGreatest(logits: Float64Array, k: number): number {
+  const heap = new Float64Array(k).fill(Number.NEGATIVE_INFINITY);
+  for (const logit of logits) {
+    if (!(logit > heap[0]!)) continue;
+    let parent = 0;
+    for (;;) {
+      let child = 2 * parent + 1;
+      if (child >= k) break;
+      if (child + 1 < k && heap[child + 1]! < heap[child]!) child++;
+      if (heap[child]! >= logit) break;
+      heap[parent] = heap[child]!;
+      parent = child;
     }
-    if (k - 1 <= j) high = j;
-    else if (k - 1 >= i) low = i;
-    else break;
+    heap[parent] = logit;
   }
-  return values[k - 1]!;
+  return heap[0]!;
 }
 
 /** The greatest candidates whose weights reach topP of the whole; at least one. */
