@@ -42,8 +42,7 @@ export function withAnswerOptions(target: Command): Command {
       ...list,
       text,
     ])
-    .option("--ignore-eos", "go on after the end of the answer")
-    .option("--seed <n>", "the same seed gives the same answer", wholeNumber(Number.MIN_SAFE_INTEGER));
+    .option("--ignore-eos", "go on after the end of the answer");
 }
 
 export function generateOptions(options: AnswerOptions): GenerateOptions {

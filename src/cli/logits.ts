@@ -123,11 +123,12 @@ async function print(
 /** For people: the five most probable tokens at each position. */
 async function printTop(terminal: Terminal, model: Model, list: number[], rows: Float32Array[]): Promise<void> {
   const first = list.length - rows.length;
+  const name = (id: number) => (model.hasTokenizer ? `${JSON.stringify(model.decode([id]))} (${id})` : String(id));
   for (const [i, row] of rows.entries()) {
     const top = Array.from(row.keys())
       .sort((a, b) => row[b]! - row[a]! || a - b)
       .slice(0, 5)
-      .map((id) => `${JSON.stringify(model.decode([id]))} (${id}) ${row[id]!.toFixed(3)}`);
-    await terminal.write(`${first + i} ${JSON.stringify(model.decode([list[first + i]!]))}: ${top.join(", ")}\n`);
+      .map((id) => `${name(id)} ${row[id]!.toFixed(3)}`);
+    await terminal.write(`${first + i} ${name(list[first + i]!)}: ${top.join(", ")}\n`);
   }
 }

@@ -32,8 +32,14 @@ export function command(program: Command, usage: string, summary: string, exampl
     .addHelpText("after", `\nExamples:\n${examples.map((example) => `  ${example}`).join("\n")}`);
 }
 
+/** These commands compute nothing: the options that all commands take are taken, and change nothing. */
 export function withTokenizerOption(target: Command): Command {
-  return target.option("--model <ref>", "folder with tokenizer.json (default: the embedded model)");
+  return target
+    .option("--model <ref>", "folder with tokenizer.json (default: the embedded model)")
+    .addOption(new Option("--device <name>").choices([...deviceNames]).hideHelp())
+    .addOption(new Option("--threads <n>").argParser(wholeNumber(1)).hideHelp())
+    .addOption(new Option("--context <tokens>").argParser(wholeNumber(1)).hideHelp())
+    .addOption(new Option("--seed <n>").argParser(wholeNumber(Number.MIN_SAFE_INTEGER)).hideHelp());
 }
 
 export function withModelOptions(target: Command): Command {
@@ -41,7 +47,8 @@ export function withModelOptions(target: Command): Command {
     .option("--model <ref>", "folder of a model in Hugging Face layout (default: the embedded model)")
     .addOption(new Option("--device <name>", "what computes").choices([...deviceNames]).default("auto"))
     .option("--threads <n>", "threads of the CPU device", wholeNumber(1))
-    .option("--context <tokens>", "tokens of context to make room for", wholeNumber(1));
+    .option("--context <tokens>", "tokens of context to make room for", wholeNumber(1))
+    .option("--seed <n>", "the same seed gives the same answer", wholeNumber(Number.MIN_SAFE_INTEGER));
 }
 
 /** Loads the model with progress on a terminal. */

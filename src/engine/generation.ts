@@ -48,7 +48,8 @@ export interface EncodedPrompt {
 
 export interface GenerationSetting {
   readonly runner: ModelRunner;
-  readonly tokenizer: Tokenizer;
+  /** Without one the answer is token ids and its text empty. */
+  readonly tokenizer: Tokenizer | undefined;
   readonly sequence: Sequence;
   readonly eosTokenIds: ReadonlySet<number>;
   readonly maxTokens: number;
@@ -125,17 +126,17 @@ const unstructured: ParseOptions = {
 
 /** Tokens to deltas. In a chat the markers are the tokens themselves; text that spells them is text. */
 class OutputReader {
-  readonly #tokenizer: Tokenizer;
+  readonly #tokenizer: Tokenizer | undefined;
   readonly #parser: OutputParser;
   readonly #markers = new Map<number, Marker>();
-  #decoder: StreamDecoder;
+  #decoder: StreamDecoder | undefined;
 
-  constructor(tokenizer: Tokenizer, parse: ParseOptions | undefined, stop: readonly string[]) {
+  constructor(tokenizer: Tokenizer | undefined, parse: ParseOptions | undefined, stop: readonly string[]) {
     this.#tokenizer = tokenizer;
     const options = parse ?? unstructured;
     this.#parser = new OutputParser({ ...options, stop: [...options.stop, ...stop] });
-    this.#decoder = tokenizer.createDecoder();
-    if (parse === undefined) return;
+    this.#decoder = tokenizer?.createDecoder();
+    if (parse === undefined || tokenizer === undefined) return;
     for (const marker of [endOfThinking, dsml] as const) {
       const id = tokenizer.tokenId(marker);
       if (id !== undefined) this.#markers.set(id, marker);
@@ -148,14 +149,14 @@ class OutputReader {
 
   push(id: number): Delta[] {
     const marker = this.#markers.get(id);
-    if (marker === undefined) return this.#parser.pushPlain(this.#decoder.push(id));
-    const before = this.#parser.pushPlain(this.#decoder.end());
-    this.#decoder = this.#tokenizer.createDecoder();
+    if (marker === undefined) return this.#parser.pushPlain(this.#decoder?.push(id) ?? "");
+    const before = this.#parser.pushPlain(this.#decoder?.end() ?? "");
+    this.#decoder = this.#tokenizer?.createDecoder();
     return [...before, ...this.#parser.pushMarker(marker)];
   }
 
   end(finish: "stop" | "length"): { deltas: Delta[]; message: ParsedMessage } {
-    const before = this.#parser.pushPlain(this.#decoder.end());
+    const before = this.#parser.pushPlain(this.#decoder?.end() ?? "");
     const { deltas, message } = this.#parser.end(finish);
     return { deltas: [...before, ...deltas], message };
   }

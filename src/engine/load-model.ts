@@ -32,8 +32,8 @@ export async function loadModel(reference: string = embeddedModel, options: Load
   const files = await folderFiles(reference);
   const checkpoint = await openCheckpoint(files);
   try {
-    const tokenizer = await loadTokenizer(files);
-    checkVocabulary(tokenizer, checkpoint);
+    const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;
+    if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
     const defaults = await readGenerationConfig(files);
     await loadWeights(checkpoint, device, options);
     return new Model({

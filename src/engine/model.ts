@@ -7,7 +7,7 @@ import type { DialectName } from "../chat/dialect.ts";
 import { encodePrompt, type Prompt } from "../chat/prompt.ts";
 import { renderFillInMiddle, renderPrompt } from "../chat/render-prompt.ts";
 import type { Device } from "../device/device.ts";
-import { RequestError } from "../errors.ts";
+import { ModelError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { EncodedPrompt, GenerateOptions, GenerationEvent, GenerationResult } from "./generation.ts";
@@ -33,7 +33,8 @@ export interface ModelParts {
   readonly name: string;
   readonly config: ModelConfig;
   readonly device: Device;
-  readonly tokenizer: Tokenizer;
+  /** Absent when the folder holds none: such a model works on token ids. */
+  readonly tokenizer: Tokenizer | undefined;
   readonly dialect: DialectName;
   readonly defaults: GenerationDefaults;
   readonly contextLength: number;
@@ -45,7 +46,7 @@ export class Model implements Disposable {
   /** The folder or name that the model was loaded from. */
   readonly name: string;
   readonly config: ModelConfig;
-  readonly tokenizer: Tokenizer;
+  readonly #tokenizer: Tokenizer | undefined;
   readonly dialect: DialectName;
   readonly defaults: GenerationDefaults;
   /** Tokens that prompt and answer may have together. */
@@ -61,7 +62,7 @@ export class Model implements Disposable {
   constructor(parts: ModelParts) {
     this.name = parts.name;
     this.config = parts.config;
-    this.tokenizer = parts.tokenizer;
+    this.#tokenizer = parts.tokenizer;
     this.dialect = parts.dialect;
     this.defaults = parts.defaults;
     this.contextLength = parts.contextLength;
@@ -69,6 +70,20 @@ export class Model implements Disposable {
     this.device = parts.device;
     this.addsBeginOfSequence = parts.addsBeginOfSequence;
     this.runner = new ModelRunner(parts.config, parts.device);
+  }
+
+  /** Throws a ModelError when the model came without one. */
+  get tokenizer(): Tokenizer {
+    if (this.#tokenizer !== undefined) return this.#tokenizer;
+    throw new ModelError("The model has no tokenizer.json", {
+      code: "no-tokenizer",
+      where: this.name,
+      hint: "Give token ids (--ids), or copy the tokenizer of the model into its folder",
+    });
+  }
+
+  get hasTokenizer(): boolean {
+    return this.#tokenizer !== undefined;
   }
 
   /** Token ids of a text; with `special`, spellings of special tokens count. */

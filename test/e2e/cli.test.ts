@@ -263,3 +263,30 @@ test("every verb has help with two examples", async () => {
     assert.equal(status, 0);
   }
 });
+
+test("a folder without a tokenizer works on token ids, and says what is missing for text", async () => {
+  const folder = join(root, "test/data/v4/window");
+  const ids = join(scratch, "prompt.json");
+  writeFileSync(ids, "[3, 14, 15, 92]");
+  const run = [
+    "run",
+    "--model",
+    folder,
+    "--ids-file",
+    ids,
+    "--temperature",
+    "0",
+    "--max-tokens",
+    "6",
+    "--ignore-eos",
+    "--json",
+  ];
+  const answer = JSON.parse((await freehold(run)).stdout);
+  assert.equal(answer.token_ids.length, 6);
+  assert.equal(answer.text, "");
+  const { logits } = JSON.parse(
+    (await freehold(["logits", "--model", folder, "--ids-file", ids, "--last", "--json"])).stdout,
+  );
+  assert.equal(logits[0].indexOf(Math.max(...logits[0])), answer.token_ids[0]);
+  await assertError(["run", "--model", folder, "x"], 1, /no tokenizer\.json.*--ids/);
+});
