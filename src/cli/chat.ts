@@ -5,6 +5,7 @@
 import { createInterface, type Interface } from "node:readline/promises";
 import type { Command } from "commander";
 import type { GenerateOptions, GenerationResult } from "../engine/generation.ts";
+import { embeddedModel } from "../engine/load-model.ts";
 import type { Session } from "../engine/session.ts";
 import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
 import { interruptible } from "./interrupt.ts";
@@ -91,7 +92,7 @@ async function answerLines(conversation: Conversation): Promise<void> {
 const help = "/clear forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops an answer";
 
 async function talk(conversation: Conversation, terminal: Terminal, name: string): Promise<void> {
-  terminal.note(`${name}\n${help}`);
+  terminal.note(`${name === embeddedModel ? "the embedded model, a small demonstration" : name}\n${help}`);
   const lines = createInterface({ input: process.stdin, output: process.stdout });
   try {
     for (;;) {

@@ -33,7 +33,7 @@ export async function readStdin(): Promise<string> {
 export async function readJsonFile(path: string): Promise<unknown> {
   const text = await readTextFile(path);
   try {
-    return JSON.parse(text);
+    return JSON.parse(withoutByteOrderMark(text));
   } catch (error) {
     throw new RequestError(`The file is not JSON: ${(error as Error).message}`, {
       code: "json",
@@ -41,6 +41,11 @@ export async function readJsonFile(path: string): Promise<unknown> {
       cause: error,
     });
   }
+}
+
+/** Some editors put one before JSON, where it means nothing. */
+export function withoutByteOrderMark(text: string): string {
+  return text.replace(/^\ufeff/, "");
 }
 
 /** "1,2,3" (blanks allowed) as numbers; what is no whole number is named. */
@@ -61,7 +66,8 @@ export function isIdList(value: unknown): value is number[] {
 /** Text from outside must be UTF-8: a wrong byte would silently become another text. */
 function decodeText(bytes: Uint8Array, where: string): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    // A byte order mark is text like any other: what is tokenised is what was given.
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {
     throw new RequestError("The text is not UTF-8", {
       code: "encoding",

@@ -6,7 +6,7 @@ import { openTokenizer } from "../engine/load-model.ts";
 import { RequestError } from "../errors.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { printResults } from "./batch.ts";
-import { isIdList, readTextFile } from "./input.ts";
+import { isIdList, readTextFile, withoutByteOrderMark } from "./input.ts";
 import { command, type OutputOptions, terminalOf, withTokenizerOption } from "./model-options.ts";
 
 interface OutputItem {
@@ -38,7 +38,7 @@ async function parse(file: string, options: OutputOptions & { readonly model?: s
 /** JSON items, or the whole file as one output. */
 function readItems(text: string): unknown {
   try {
-    const value: unknown = JSON.parse(text);
+    const value: unknown = JSON.parse(withoutByteOrderMark(text));
     if (typeof value === "object" && value !== null) return value;
   } catch {
     // not JSON: the text itself is the output

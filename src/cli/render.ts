@@ -7,7 +7,7 @@ import { openTokenizer } from "../engine/load-model.ts";
 import { RequestError } from "../errors.ts";
 import { type Json, parseJson } from "../json/parse-json.ts";
 import { printResults } from "./batch.ts";
-import { readTextFile } from "./input.ts";
+import { readTextFile, withoutByteOrderMark } from "./input.ts";
 import { command, type OutputOptions, terminalOf, withTokenizerOption } from "./model-options.ts";
 
 export function addRender(program: Command): void {
@@ -31,7 +31,7 @@ async function render(file: string, options: OutputOptions & { readonly model?: 
 /** With nothing lost: 1.0 in a schema stays 1.0 in the prompt. */
 function parseItems(text: string, where: string): Json {
   try {
-    return parseJson(text);
+    return parseJson(withoutByteOrderMark(text));
   } catch (error) {
     throw new RequestError((error as Error).message, { code: "json", where, cause: error });
   }
