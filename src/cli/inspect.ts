@@ -1,7 +1,7 @@
 /** freehold inspect: what a model's files hold, from their headers alone. */
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
-import { openCheckpointFolder } from "../engine/checkpoint-folder.ts";
+import { isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
 import { FileSource } from "../engine/file-source.ts";
 import { embeddedModel } from "../engine/load-model.ts";
 import { memoryNeed, parameterCounts } from "../engine/memory-need.ts";
@@ -27,13 +27,13 @@ export function addInspect(program: Command): void {
 async function inspect(reference: string | undefined, options: InspectOptions): Promise<void> {
   const terminal = terminalOf(options);
   const path = reference ?? embeddedModel;
-  const isFile = (await stat(path).catch(() => undefined))?.isFile() ?? false;
-  const report = isFile ? await inspectFile(path) : await inspectFolder(path, options.context);
+  const isFile = !isGgufPath(path) && ((await stat(path).catch(() => undefined))?.isFile() ?? false);
+  const report = isFile ? await inspectSafetensors(path) : await inspectModel(path, options.context);
   if (terminal.json) await terminal.writeJson(report);
   else await terminal.write(`${format(report, options.tensors ?? isFile)}\n`);
 }
 
-async function inspectFile(path: string) {
+async function inspectSafetensors(path: string) {
   const source = await FileSource.open(path);
   try {
     const { tensors, metadata } = await openSafetensors(source);
@@ -47,14 +47,14 @@ async function inspectFile(path: string) {
   }
 }
 
-async function inspectFolder(path: string, context: number | undefined) {
-  const checkpoint = await openCheckpointFolder(path);
+async function inspectModel(path: string, context: number | undefined) {
+  const checkpoint = await openCheckpointAt(path);
   try {
     const { config, parameters, notes } = checkpoint;
     const tokens = context ?? config.maxPositionEmbeddings;
     const counts = parameterCounts(parameters, config);
     return {
-      format: "safetensors",
+      format: isGgufPath(path) ? "gguf" : "safetensors",
       architecture: config.architecture,
       layers: config.numLayers,
       hidden_size: config.hiddenSize,
@@ -93,7 +93,7 @@ function tensorReport(tensors: readonly (TensorInfo & { readonly file?: string }
   };
 }
 
-type Report = ReturnType<typeof tensorReport> & Partial<Awaited<ReturnType<typeof inspectFolder>>>;
+type Report = ReturnType<typeof tensorReport> & Partial<Awaited<ReturnType<typeof inspectModel>>>;
 
 function format(report: Report, listTensors: boolean): string {
   const lines: string[] = [];

@@ -1,12 +1,27 @@
-/** The files of a model in a folder on disk. */
+/** The files of a model on disk: a folder, or a GGUF file. */
 import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { ModelError } from "../errors.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint } from "./checkpoint.ts";
 import { FileSource } from "./file-source.ts";
+import { type GgufCheckpoint, openGgufCheckpoint } from "./gguf-checkpoint.ts";
 
 export async function openCheckpointFolder(path: string): Promise<Checkpoint> {
   return openCheckpoint(await folderFiles(path));
+}
+
+export function isGgufPath(path: string): boolean {
+  return path.toLowerCase().endsWith(".gguf");
+}
+
+/** Opens a GGUF file, and the other parts of a split one from the same folder. */
+export async function openGgufFile(path: string): Promise<GgufCheckpoint> {
+  return openGgufCheckpoint(await FileSource.open(path), (name) => FileSource.open(join(dirname(path), name)));
+}
+
+/** A folder with config.json, or a GGUF file. */
+export async function openCheckpointAt(path: string): Promise<Checkpoint> {
+  return isGgufPath(path) ? openGgufFile(path) : openCheckpointFolder(path);
 }
 
 /** Throws a ModelError when the path is not a folder. */
@@ -29,7 +44,7 @@ export async function folderFiles(path: string): Promise<ModelFiles> {
     throw new ModelError("The model is a file, not a folder", {
       code: "no-model",
       where: path,
-      hint: "Give the folder that holds config.json, tokenizer.json and *.safetensors",
+      hint: "Give a .gguf file, or the folder that holds config.json, tokenizer.json and *.safetensors",
     });
   }
   return {

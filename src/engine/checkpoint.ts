@@ -21,8 +21,29 @@ export interface ModelFiles {
   open(file: string): Promise<ByteSource>;
 }
 
+/** A tensor as a file has it; `begin` and `end` count from the file's first byte. */
 export interface CheckpointTensor extends TensorInfo {
   readonly file: string;
+}
+
+/** The config and the weights of a model, whatever files they come from. */
+export interface Checkpoint {
+  readonly config: ModelConfig;
+  /** Everything that is in the files. */
+  readonly tensors: readonly CheckpointTensor[];
+  /** What a user should know: parts of the files that are not used, and why. */
+  readonly notes: readonly string[];
+  /** What can be loaded: all that the model needs. */
+  readonly parameters: readonly Parameter[];
+  has(name: string): boolean;
+  /** The values of a parameter in float32 (int32 for tables of integers). Reads nothing but its bytes. */
+  load(name: string): Promise<LoadedParameter>;
+  close(): Promise<void>;
+}
+
+export interface LoadedParameter {
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array;
 }
 
 /** Where the values of a parameter are: a tensor, a part of one, or one tensor an expert. */
@@ -31,11 +52,9 @@ interface Binding {
   readonly parts: readonly StoredWeight[];
 }
 
-export class Checkpoint {
+class SafetensorsCheckpoint implements Checkpoint {
   readonly config: ModelConfig;
-  /** Everything that is in the files. */
   readonly tensors: readonly CheckpointTensor[];
-  /** What a user should know: parts of the files that are not used, and why. */
   readonly notes: readonly string[];
   readonly #bindings: ReadonlyMap<string, Binding>;
   readonly #files: readonly SafetensorsFile[];
@@ -58,14 +77,11 @@ export class Checkpoint {
     return this.#bindings.has(name);
   }
 
-  /** The values of a parameter in float32 (int32 for tables of integers). Reads nothing but its bytes. */
-  async load(name: string): Promise<{ shape: readonly number[]; data: Float32Array | Int32Array }> {
-    const binding = this.#bindings.get(name);
-    if (binding === undefined)
-      throw new ModelError(`The checkpoint has no parameter "${name}"`, { code: "no-parameter" });
-    const { parameter, parts } = binding;
-    if (parameter.kind !== "integers")
+  async load(name: string): Promise<LoadedParameter> {
+    const { parameter, parts } = requireParameter(this.#bindings.get(name), name);
+    if (parameter.kind !== "integers") {
       return { shape: parameter.shape, data: await loadFloats(parameter, parts, this.config.fp8BlockSize) };
+    }
     const data = await loadIntegers(parts[0]!);
     requireExperts(data, parameter, this.config);
     return { shape: parameter.shape, data };
@@ -74,6 +90,11 @@ export class Checkpoint {
   async close(): Promise<void> {
     await Promise.all(this.#files.map((file) => file.source.close()));
   }
+}
+
+export function requireParameter<T>(binding: T | undefined, name: string): T {
+  if (binding !== undefined) return binding;
+  throw new ModelError(`The checkpoint has no parameter "${name}"`, { code: "no-parameter" });
 }
 
 /** Opens config.json and the headers of all weights files. */
@@ -172,12 +193,7 @@ function requireIndexed(file: SafetensorsFile, promised: readonly string[]): voi
 
 /** Finds for every parameter its tensors, and for every tensor its parameter. */
 function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: string): Checkpoint {
-  const problems = {
-    missing: [] as string[],
-    unexpected: [] as string[],
-    twice: [] as string[],
-    wrong: [] as string[],
-  };
+  const problems = noProblems();
   const found = new Map<string, StoredWeight>();
   for (const file of files) {
     for (const info of file.tensors.values()) {
@@ -214,7 +230,7 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
     if (!used.has(official) && !isIgnored(official, config)) problems.unexpected.push(info.name);
   }
   throwProblems(problems, name);
-  return new Checkpoint(config, files, bindings, notes);
+  return new SafetensorsCheckpoint(config, files, bindings, notes);
 }
 
 /** transformers drops the MTP module when it saves a model; other checkpoints have another drafter under its name. */
@@ -301,7 +317,12 @@ function faultOf(part: StoredWeight, parameter: Parameter, config: ModelConfig):
   return undefined;
 }
 
-function throwProblems(problems: Readonly<Record<string, string[]>>, where: string): void {
+export type WeightProblems = Readonly<Record<"missing" | "unexpected" | "twice" | "wrong", string[]>>;
+
+export const noProblems = (): WeightProblems => ({ missing: [], unexpected: [], twice: [], wrong: [] });
+
+/** All that is wrong with a set of weights, in one error. */
+export function throwProblems(problems: WeightProblems, where: string): void {
   const titles: Readonly<Record<string, string>> = {
     missing: "missing",
     unexpected: "unexpected",
@@ -325,7 +346,7 @@ function listed(names: readonly string[], most = 20): string {
 }
 
 /** A table of experts must name experts that exist, each once a token. */
-function requireExperts(table: Int32Array, { name, shape }: Parameter, { numExperts }: ModelConfig): void {
+export function requireExperts(table: Int32Array, { name, shape }: Parameter, { numExperts }: ModelConfig): void {
   const k = shape[1]!;
   for (let i = 0; i < table.length; i++) {
     const row = Math.floor(i / k) * k;

@@ -2,11 +2,15 @@
 import { fileURLToPath } from "node:url";
 import type { DialectName } from "../chat/dialect.ts";
 import type { Device } from "../device/device.ts";
-import { ModelError, UsageError } from "../errors.ts";
+import { FormatError, ModelError, UsageError } from "../errors.ts";
+import { openGguf } from "../format/gguf.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
-import { folderFiles } from "./checkpoint-folder.ts";
+import { folderFiles, isGgufPath, openGgufFile } from "./checkpoint-folder.ts";
 import { chooseDevice } from "./choose-device.ts";
+import { FileSource } from "./file-source.ts";
+import { type GgufCheckpoint, metadataValue } from "./gguf-checkpoint.ts";
+import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
 import { type GenerationDefaults, Model } from "./model.ts";
 
 export interface LoadOptions {
@@ -23,35 +27,74 @@ export interface LoadOptions {
 export const embeddedModel = fileURLToPath(new URL("../../assets/seed-v4", import.meta.url));
 
 /**
- * Loads a model from a Hugging Face folder (config.json, tokenizer.json, *.safetensors); without a reference the embedded one.
- * Throws a ModelError or FormatError that says what is wrong with which file.
+ * Loads a model from a Hugging Face folder (config.json, tokenizer.json, *.safetensors) or a .gguf file; without a reference the
+ * embedded one. Throws a ModelError or FormatError that says what is wrong with which file.
  */
 export async function loadModel(reference: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
   const device = chooseDevice(options.device ?? "auto");
   const contextLength = checkContext(options.contextLength);
-  const files = await folderFiles(reference);
-  const checkpoint = await openCheckpoint(files);
+  const { checkpoint, tokenizer, ...rest } = await openModelFiles(reference);
   try {
-    const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
-    const defaults = await readGenerationConfig(files);
     await loadWeights(checkpoint, device, options);
+    const { config } = checkpoint;
+    const context = contextLength ?? config.maxPositionEmbeddings;
     return new Model({
       name: reference,
-      config: checkpoint.config,
+      config,
       device,
       tokenizer,
       dialect: "v4",
-      defaults,
-      contextLength: contextLength ?? checkpoint.config.maxPositionEmbeddings,
-      notes: checkpoint.notes,
-      addsBeginOfSequence: await addsBeginOfSequence(files),
+      contextLength: context,
+      ...rest,
     });
   } catch (error) {
     device[Symbol.dispose]();
     throw error;
   } finally {
     await checkpoint.close();
+  }
+}
+
+/** What the files of a model hold, in whichever format. */
+interface ModelInFiles {
+  readonly checkpoint: Checkpoint;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly defaults: GenerationDefaults;
+  readonly addsBeginOfSequence: boolean;
+  readonly notes: readonly string[];
+}
+
+/** A model whose tokenizer is of another kind still works on token ids; the note says why it takes no text. */
+function usableTokenizer(
+  { metadata }: GgufCheckpoint,
+  name: string,
+): { tokenizer: Tokenizer | undefined; notes: readonly string[] } {
+  try {
+    return { tokenizer: tokenizerOfGguf({ metadata, name }), notes: [] };
+  } catch (error) {
+    if (!(error instanceof ModelError || error instanceof FormatError)) throw error;
+    return { tokenizer: undefined, notes: [`${error.message}; the model works on token ids`] };
+  }
+}
+
+async function openModelFiles(reference: string): Promise<ModelInFiles> {
+  if (isGgufPath(reference)) {
+    const checkpoint = await openGgufFile(reference);
+    const addsBeginOfSequence = metadataValue(checkpoint, "tokenizer.ggml.add_bos_token") === true;
+    const { tokenizer, notes } = usableTokenizer(checkpoint, reference);
+    return { checkpoint, tokenizer, defaults: { eosTokenIds: [] }, addsBeginOfSequence, notes };
+  }
+  const files = await folderFiles(reference);
+  const checkpoint = await openCheckpoint(files);
+  try {
+    const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;
+    const defaults = await readGenerationConfig(files);
+    const { notes } = checkpoint;
+    return { checkpoint, tokenizer, defaults, addsBeginOfSequence: await addsBeginOfSequence(files), notes };
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
   }
 }
 
@@ -73,9 +116,22 @@ async function loadWeights(checkpoint: Checkpoint, device: Device, { onProgress,
 export async function openTokenizer(
   reference: string = embeddedModel,
 ): Promise<{ tokenizer: Tokenizer; dialect: DialectName }> {
-  const tokenizer = await loadTokenizer(await folderFiles(reference));
+  const tokenizer = isGgufPath(reference)
+    ? await ggufTokenizer(reference)
+    : await loadTokenizer(await folderFiles(reference));
   // The system turn has a token of its own in V4.1 only.
   return { tokenizer, dialect: tokenizer.tokenId("<｜System｜>") === undefined ? "v4" : "v4.1" };
+}
+
+async function ggufTokenizer(path: string): Promise<Tokenizer> {
+  const source = await FileSource.open(path);
+  try {
+    const tokenizer = tokenizerOfGguf({ metadata: (await openGguf(source)).metadata, name: path });
+    if (tokenizer !== undefined) return tokenizer;
+    throw new ModelError("The file holds no tokenizer", { code: "no-tokenizer", where: path });
+  } finally {
+    await source.close();
+  }
 }
 
 async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {

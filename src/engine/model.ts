@@ -75,10 +75,10 @@ export class Model implements Disposable {
   /** Throws a ModelError when the model came without one. */
   get tokenizer(): Tokenizer {
     if (this.#tokenizer !== undefined) return this.#tokenizer;
-    throw new ModelError("The model has no tokenizer.json", {
+    throw new ModelError("The model has no tokenizer that can be used", {
       code: "no-tokenizer",
       where: this.name,
-      hint: "Give token ids (--ids), or copy the tokenizer of the model into its folder",
+      hint: "Give token ids (--ids), or copy the model's tokenizer.json into its folder",
     });
   }
 

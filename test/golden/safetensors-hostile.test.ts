@@ -1,40 +1,4 @@
-/** Malformed and odd but legal safetensors files, each with the verdict that a strict reader must reach. */
-import assert from "node:assert/strict";
-import { describe, test } from "node:test";
-import { inflateSync } from "node:zlib";
-import { FormatError } from "../../src/errors.ts";
-import { MemorySource } from "../../src/format/byte-source.ts";
 import { openSafetensors } from "../../src/format/safetensors.ts";
-import { readGzippedJson } from "./deepseek-tokenizer.ts";
+import { testHostileFiles } from "./hostile-cases.ts";
 
-interface HostileCase {
-  readonly name: string;
-  readonly format: string;
-  readonly verdict: "accept" | "reject";
-  readonly reason?: string;
-  readonly b64?: string;
-  readonly deflate?: string;
-}
-
-const all = (readGzippedJson("hostile/hostile.json.gz") as { cases: HostileCase[] }).cases;
-const cases = all.filter(({ format }) => format === "safetensors");
-
-describe(`${cases.length} hostile safetensors files`, () => {
-  for (const { name, verdict, reason, b64, deflate } of cases) {
-    test(`${name}: ${verdict}${reason === undefined ? "" : ` (${reason})`}`, async () => {
-      const bytes = deflate === undefined ? Buffer.from(b64!, "base64") : inflateSync(Buffer.from(deflate, "base64"));
-      const opened = openSafetensors(new MemorySource(name, bytes));
-      if (verdict === "accept") {
-        await opened;
-        return;
-      }
-      await assert.rejects(opened, (error) => {
-        assert.ok(error instanceof FormatError, `${error}`);
-        const codes: readonly string[] = reason!.match(/[a-z]+(-[a-z0-9]+)+|overlap|hole/g) ?? [];
-        assert.ok(codes.includes(error.code), `code ${error.code} for ${reason}`);
-        assert.equal(error.where, name);
-        return true;
-      });
-    });
-  }
-});
+testHostileFiles("safetensors", openSafetensors, /^$/);

@@ -1,0 +1,197 @@
+/**
+ * A model in a GGUF file, or in a split one. Metadata and tensor infos are read and checked when it is opened; weights are read
+ * and dequantised one by one, when they are asked for.
+ */
+import { ModelError } from "../errors.ts";
+import type { ByteSource } from "../format/byte-source.ts";
+import { type GgufFile, type GgufTensor, type GgufValue, openGguf } from "../format/gguf.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { configOfGguf, officialNameOfGguf } from "../model/gguf-names.ts";
+import { modelParameters, type Parameter } from "../model/parameters.ts";
+import { parseConfig } from "../model/parse-config.ts";
+import {
+  type Checkpoint,
+  type CheckpointTensor,
+  type LoadedParameter,
+  noProblems,
+  requireExperts,
+  requireParameter,
+  throwProblems,
+} from "./checkpoint.ts";
+
+/** Opens a sibling of a split file by its name. */
+export type OpenPart = (name: string) => Promise<ByteSource>;
+
+export class GgufCheckpoint implements Checkpoint {
+  readonly config: ModelConfig;
+  readonly notes: readonly string[];
+  readonly parameters: readonly Parameter[];
+  /** The metadata of the first part: all there is. */
+  readonly metadata: GgufFile["metadata"];
+  readonly #files: readonly GgufFile[];
+  readonly #bindings: ReadonlyMap<string, Binding>;
+
+  constructor(config: ModelConfig, files: readonly GgufFile[], bindings: readonly Binding[], notes: readonly string[]) {
+    this.config = config;
+    this.notes = notes;
+    this.parameters = bindings.map(({ parameter }) => parameter);
+    this.metadata = files[0]!.metadata;
+    this.#files = files;
+    this.#bindings = new Map(bindings.map((binding) => [binding.parameter.name, binding]));
+  }
+
+  get tensors(): readonly CheckpointTensor[] {
+    return this.#files.flatMap(({ tensors, source }) =>
+      [...tensors.values()].map(({ type, ...tensor }) => ({ ...tensor, dtype: type.name, file: source.name })),
+    );
+  }
+
+  has(name: string): boolean {
+    return this.#bindings.has(name);
+  }
+
+  async load(name: string): Promise<LoadedParameter> {
+    const { parameter, file, tensor } = requireParameter(this.#bindings.get(name), name);
+    const bytes = await file.source.read(tensor.begin, tensor.end - tensor.begin);
+    if (parameter.kind === "integers") {
+      const data = new Int32Array(bytes.buffer);
+      requireExperts(data, parameter, this.config);
+      return { shape: parameter.shape, data };
+    }
+    if (tensor.type.name === "F32") return { shape: parameter.shape, data: new Float32Array(bytes.buffer) };
+    const data = new Float32Array(parameter.shape.reduce((product, dim) => product * dim, 1));
+    tensor.type.decode!(bytes, data); // types without a decoder were refused when the file was opened
+    return { shape: parameter.shape, data };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#files.map(({ source }) => source.close()));
+  }
+}
+
+interface Binding {
+  readonly parameter: Parameter;
+  readonly file: GgufFile;
+  readonly tensor: GgufTensor;
+}
+
+/** Opens a file, and with the first part of a split one all others. */
+export async function openGgufCheckpoint(source: ByteSource, openPart: OpenPart): Promise<GgufCheckpoint> {
+  const sources = [source];
+  try {
+    const first = await openGguf(source);
+    const files = [first];
+    for (const name of partNames(first)) {
+      const part = await openPart(name);
+      sources.push(part);
+      files.push(await openGguf(part));
+    }
+    checkParts(files);
+    return bind(files);
+  } catch (error) {
+    await Promise.all(sources.map((opened) => opened.close()));
+    throw error;
+  }
+}
+
+function bind(files: readonly GgufFile[]): GgufCheckpoint {
+  const [first] = files;
+  const where = first!.source.name;
+  const architecture = metadataValue(first!, "general.architecture");
+  if (architecture !== "deepseek4") {
+    throw new ModelError(
+      `The architecture of the model is not supported: ${JSON.stringify(architecture ?? "none is named")}`,
+      {
+        code: "unsupported-architecture",
+        where,
+        hint: "This version runs text models of DeepSeek V4 (general.architecture deepseek4)",
+      },
+    );
+  }
+  const found = new Map<string, { file: GgufFile; tensor: GgufTensor }>();
+  const problems = noProblems();
+  for (const file of files) {
+    for (const tensor of file.tensors.values()) {
+      const official = officialNameOfGguf(tensor.name);
+      if (official === undefined) problems.unexpected.push(tensor.name);
+      else found.set(official, { file, tensor });
+    }
+  }
+  const vocabSize = found.get("embed.weight")?.tensor.shape[0];
+  const config = parseConfig(
+    configOfGguf((key) => metadataValue(first!, key), vocabSize),
+    where,
+  );
+  const bindings = modelParameters(config).flatMap((parameter): Binding[] => {
+    const stored = found.get(parameter.name);
+    if (stored === undefined) {
+      problems.missing.push(parameter.name);
+      return [];
+    }
+    found.delete(parameter.name);
+    const fault = faultOf(stored.tensor, parameter);
+    if (fault !== undefined) problems.wrong.push(fault);
+    return [{ parameter, ...stored }];
+  });
+  for (const { tensor } of found.values()) problems.unexpected.push(tensor.name);
+  throwProblems(problems, where);
+  return new GgufCheckpoint(config, files, bindings, []);
+}
+
+function faultOf({ name, type, shape }: GgufTensor, parameter: Parameter): string | undefined {
+  if (String(shape) !== String(parameter.shape))
+    return `${name} has the shape [${shape}], expected [${parameter.shape}]`;
+  if (parameter.kind === "integers") return type.name === "I32" ? undefined : `${name} is ${type.name}, not I32`;
+  if (parameter.kind === "vector" && !["F32", "F16", "BF16"].includes(type.name)) {
+    return `${name} is ${type.name}, not F32, F16 or BF16`;
+  }
+  return type.decode === undefined ? `${name} is ${type.name}, which this version cannot read` : undefined;
+}
+
+/** The value of a metadata key; undefined where there is none. */
+export function metadataValue({ metadata }: Pick<GgufFile, "metadata">, key: string): GgufValue | undefined {
+  return metadata.get(key)?.value;
+}
+
+/** The names of the parts behind the first: NAME-00002-of-00003.gguf ... */
+function partNames(first: GgufFile): string[] {
+  const count = metadataValue(first, "split.count");
+  if (count === undefined || count === 1) return [];
+  const { name } = first.source;
+  const pattern = /-(\d{5})-of-(\d{5})\.gguf$/.exec(name);
+  const isFirst =
+    metadataValue(first, "split.no") === 0 &&
+    pattern !== null &&
+    Number(pattern[1]) === 1 &&
+    Number(pattern[2]) === count;
+  if (!isFirst) {
+    throw new ModelError("The file is not the first part of a split model", {
+      code: "bad-split",
+      where: name,
+      hint: "Give the part that ends in -00001-of-….gguf",
+    });
+  }
+  return Array.from({ length: (count as number) - 1 }, (_, i) =>
+    name.replace(pattern[0], `-${String(i + 2).padStart(5, "0")}-of-${pattern[2]}.gguf`),
+  );
+}
+
+/** Parts must say their numbers, the same count, and hold all tensors, each once. */
+function checkParts(files: readonly GgufFile[]): void {
+  if (files.length === 1) return;
+  const fail = (message: string, file: GgufFile): never => {
+    throw new ModelError(message, { code: "bad-split", where: file.source.name, hint: "Download all parts again" });
+  };
+  const seen = new Set<string>();
+  files.forEach((file, i) => {
+    if (metadataValue(file, "split.no") !== i)
+      fail(`The part says it is number ${metadataValue(file, "split.no")}, not ${i}`, file);
+    if (metadataValue(file, "split.count") !== files.length) fail("The parts disagree on their number", file);
+    for (const name of file.tensors.keys()) {
+      if (seen.has(name)) fail(`The tensor ${JSON.stringify(name)} is in two parts`, file);
+      seen.add(name);
+    }
+  });
+  const total = metadataValue(files[0]!, "split.tensors.count");
+  if (total !== seen.size) fail(`The parts hold ${seen.size} tensors, ${total} are promised`, files[0]!);
+}

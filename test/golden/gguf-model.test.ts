@@ -1,0 +1,128 @@
+/** A tiny DeepSeek-V4 model in GGUF, plain and quantised, against transformers' logits on the (dequantised) weights. */
+import assert from "node:assert/strict";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { openCheckpointAt } from "../../src/engine/checkpoint-folder.ts";
+import { tokenizerOfGguf } from "../../src/engine/gguf-tokenizer.ts";
+import { loadModel } from "../../src/engine/load-model.ts";
+import { FormatError, ModelError } from "../../src/errors.ts";
+import type { GgufEntry } from "../../src/format/gguf.ts";
+import { deepseekTokenizer, readGzippedJson } from "./deepseek-tokenizer.ts";
+import { readStoredTensors } from "./v4-case.ts";
+
+const folder = join(import.meta.dirname, "../data/gguf");
+const scratch = mkdtempSync(join(tmpdir(), "freehold-gguf-"));
+after(() => rmSync(scratch, { recursive: true }));
+
+describe("the GGUF model", () => {
+  for (const name of ["f32", "mixed"]) {
+    test(`${name}: its logits are those of transformers`, async () => {
+      const stored = readStoredTensors(join(folder, `logits-${name}.safetensors`));
+      using model = await loadModel(join(folder, `deepseek4-tiny-${name}.gguf`));
+      let compared = 0;
+      for (const prompt of ["prompt0", "prompt1"]) {
+        const ids = [...stored.get(`${prompt}.tokens`)!.data];
+        const { shape, data } = stored.get(`${prompt}.logits`)!;
+        const [rows, vocabSize] = shape as [number, number];
+        const logits = await model.logits(ids);
+        // All positions are stored, or every 16th.
+        const stride = rows === ids.length ? 1 : 16;
+        for (let row = 0; row < rows; row++) {
+          for (let v = 0; v < vocabSize; v++) {
+            const expected = data[row * vocabSize + v]!;
+            const found = logits[row * stride]![v]!;
+            assert.ok(
+              Math.abs(found - expected) <= 2e-4 + 1e-4 * Math.abs(expected),
+              `${prompt}, position ${row * stride}, token ${v}: ${found}, expected ${expected}`,
+            );
+            compared++;
+          }
+        }
+      }
+      assert.ok(compared > 10_000);
+    });
+  }
+
+  test("its two files describe the same model", async () => {
+    const [f32, mixed] = await Promise.all(
+      ["f32", "mixed"].map((name) => openCheckpointAt(join(folder, `deepseek4-tiny-${name}.gguf`))),
+    );
+    assert.deepEqual(mixed!.config, f32!.config);
+    assert.deepEqual(mixed!.config.compressRatios, [0, 0, 4, 128, 4]);
+    assert.deepEqual(
+      new Set(mixed!.tensors.map(({ dtype }) => dtype)),
+      new Set(["F32", "BF16", "Q8_0", "MXFP4", "I32"]),
+    );
+    await Promise.all([f32!.close(), mixed!.close()]);
+  });
+
+  test("cut anywhere is refused with one clear error", async () => {
+    const bytes = readFileSync(join(folder, "deepseek4-tiny-mixed.gguf"));
+    const path = join(scratch, "cut.gguf");
+    for (const length of [3, 100, 5000, 12_000, bytes.length - 40]) {
+      writeFileSync(path, bytes.subarray(0, length));
+      await assert.rejects(loadModel(path), (error) => error instanceof FormatError && error.where === "cut.gguf");
+    }
+  });
+
+  test("of another architecture, or a part of a split model without the others, is refused by name", async () => {
+    await assert.rejects(
+      openCheckpointAt(join(folder, "block-types.gguf")),
+      (error) => error instanceof ModelError && /"test"/.test(error.message),
+    );
+    await assert.rejects(
+      openCheckpointAt(join(folder, "split-00002-of-00002.gguf")),
+      (error) => error instanceof ModelError && /first part/.test(error.message),
+    );
+    copyFileSync(join(folder, "split-00001-of-00002.gguf"), join(scratch, "split-00001-of-00002.gguf"));
+    await assert.rejects(
+      openCheckpointAt(join(scratch, "split-00001-of-00002.gguf")),
+      (error) => error instanceof ModelError && /split-00002/.test(error.where!),
+    );
+  });
+});
+
+describe("a tokenizer in GGUF metadata", () => {
+  const { model, added_tokens: added } = readGzippedJson("tokenizer/deepseek-v4-tokenizer.json.gz") as {
+    model: { vocab: Record<string, number>; merges: string[] };
+    added_tokens: { id: number; content: string; special: boolean }[];
+  };
+  const tokens: string[] = [];
+  const types: number[] = [];
+  for (const [content, id] of Object.entries(model.vocab)) [tokens[id], types[id]] = [content, 1];
+  for (const { id, content, special } of added) [tokens[id], types[id]] = [content, special ? 3 : 4];
+  const metadata = (changes: Record<string, GgufEntry["value"]> = {}) =>
+    new Map(
+      Object.entries({
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "deepseek-v3",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": model.merges,
+        ...changes,
+      }).map(([key, value]) => [key, { type: "", value }]),
+    );
+
+  test("gives the ids of the tokenizer.json that it was made from", () => {
+    const tokenizer = tokenizerOfGguf({ metadata: metadata(), name: "x.gguf" })!;
+    const original = deepseekTokenizer("v4");
+    for (const text of ["Hello world, 12345", "春天来了", "<｜User｜>x</think>", "\n\n  a\tb"]) {
+      for (const special of [true, false])
+        assert.deepEqual(tokenizer.encode(text, { special }), original.encode(text, { special }));
+    }
+  });
+
+  test("of another kind is refused by name, and none is none", () => {
+    for (const changes of [
+      { "tokenizer.ggml.model": "llama" },
+      { "tokenizer.ggml.pre": "llama-bpe" },
+      { "tokenizer.ggml.tokens": 5 },
+      { "tokenizer.ggml.token_type": [1] },
+    ]) {
+      assert.throws(() => tokenizerOfGguf({ metadata: metadata(changes), name: "x.gguf" }), ModelError);
+    }
+    assert.equal(tokenizerOfGguf({ metadata: new Map(), name: "x.gguf" }), undefined);
+  });
+});
