@@ -25,8 +25,8 @@ export function renderPrompt(request: ChatRequest, dialectName: DialectName): Pr
 }
 
 /**
- * The prompt of fill-in-the-middle: the model writes what stands between prefix and suffix. The token order is that of
- * DeepSeek's earlier models; V4 keeps the tokens.
+ * The prompt of fill-in-the-middle: the model writes what stands between prefix and suffix. Experimental: the token order is
+ * that of DeepSeek's earlier models; V4 keeps the tokens, but no published source spells its format out.
  */
 export function renderFillInMiddle(prefix: string, suffix: string): Prompt {
   return new PromptBuilder()

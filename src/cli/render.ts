@@ -2,10 +2,10 @@
 import type { Command } from "commander";
 import { parseChatRequest } from "../chat/chat-request.ts";
 import { encodePrompt } from "../chat/prompt.ts";
-import { renderPrompt } from "../chat/render-prompt.ts";
+import { renderFillInMiddle, renderPrompt } from "../chat/render-prompt.ts";
 import { openTokenizer } from "../engine/load-model.ts";
 import { RequestError } from "../errors.ts";
-import { type Json, parseJson } from "../json/parse-json.ts";
+import { type Json, JsonObject, parseJson } from "../json/parse-json.ts";
 import { printResults } from "./batch.ts";
 import { readTextFile, withoutByteOrderMark } from "./input.ts";
 import { command, type OutputOptions, terminalOf, withTokenizerOption } from "./model-options.ts";
@@ -22,10 +22,18 @@ async function render(file: string, options: OutputOptions & { readonly model?: 
   const { tokenizer, dialect } = await openTokenizer(options.model);
   const items = parseItems(await readTextFile(file), file);
   const work = (item: Json) => {
-    const prompt = renderPrompt(parseChatRequest(item), dialect);
+    const gap = gapOf(item);
+    const prompt = gap === undefined ? renderPrompt(parseChatRequest(item), dialect) : renderFillInMiddle(...gap);
     return { prompt: prompt.text, token_ids: encodePrompt(prompt, tokenizer) };
   };
   await printResults(items, Array.isArray(items), terminal, work, ({ prompt }: { prompt: string }) => prompt);
+}
+
+/** Prefix and suffix of an item that is a gap to fill: `{"prefix", "suffix"}`. */
+function gapOf(item: Json): [string, string] | undefined {
+  if (!(item instanceof JsonObject) || item.get("messages") !== undefined) return undefined;
+  const [prefix, suffix] = [item.get("prefix"), item.get("suffix")];
+  return typeof prefix === "string" && typeof suffix === "string" ? [prefix, suffix] : undefined;
 }
 
 /** With nothing lost: 1.0 in a schema stays 1.0 in the prompt. */

@@ -1,6 +1,6 @@
 /**
- * A program that calls one JavaScript function an op, in the order of the graph, on views of one arena. The reference device
- * (float64) and the CPU device (float32) differ only in the precision of the buffers and in the kernels.
+ * Devices whose programs call one JavaScript function an op, in the order of the graph, on views of one arena. The reference
+ * device (float64) and the CPU device (float32) differ only in the precision of the buffers and in the kernels.
  */
 import { DeviceError } from "../errors.ts";
 import type { CacheTensor, Graph, GraphNode, Tensor } from "../tensor/graph.ts";
@@ -8,7 +8,7 @@ import { type MemoryPlan, planMemory } from "../tensor/memory-plan.ts";
 import type { Call, Elements } from "../tensor/op.ts";
 import { layoutName } from "../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../tensor/shape.ts";
-import type { CompileOptions, Program, StepValues } from "./device.ts";
+import type { CompileOptions, Device, Program, StepValues } from "./device.ts";
 
 export type Kernel = (call: Call<never>) => void;
 
@@ -16,10 +16,41 @@ export type Kernel = (call: Call<never>) => void;
 export interface Precision {
   readonly bytes: 4 | 8;
   floats(buffer: ArrayBuffer, byteOffset: number, length: number): Float32Array | Float64Array;
+  /** A weight as the kernels read it; may be the array itself. */
+  weight(data: Float32Array): Float32Array | Float64Array;
   kernel(node: GraphNode): Kernel;
 }
 
-export class InterpretedProgram implements Program {
+export class InterpretedDevice implements Device {
+  readonly name: string;
+  readonly kernels: string;
+  readonly #precision: Precision;
+  readonly #weights = new Map<string, Elements>();
+
+  constructor(name: string, kernels: string, precision: Precision) {
+    this.name = name;
+    this.kernels = kernels;
+    this.#precision = precision;
+  }
+
+  setWeight(name: string, data: Float32Array | Int32Array): void {
+    this.#weights.set(name, data instanceof Int32Array ? data : this.#precision.weight(data));
+  }
+
+  get weightBytes(): number {
+    return [...this.#weights.values()].reduce((bytes, weight) => bytes + weight.byteLength, 0);
+  }
+
+  compile(graph: Graph, options: CompileOptions): Program {
+    return new InterpretedProgram(graph, this.#precision, this.#weights, options);
+  }
+
+  [Symbol.dispose](): void {
+    this.#weights.clear();
+  }
+}
+
+class InterpretedProgram implements Program {
   readonly graph: Graph;
   readonly #precision: Precision;
   readonly #weights: ReadonlyMap<string, Elements>;

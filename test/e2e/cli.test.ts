@@ -119,6 +119,9 @@ describe("tools for text", () => {
     const rendered = JSON.parse((await freehold(["render", file, "--json"])).stdout);
     assert.equal(rendered.prompt, "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜></think>");
     assert.deepEqual(rendered.token_ids, [0, 4036, 1816, 4037, 4055]);
+    writeFileSync(file, '{"prefix": "a", "suffix": "b"}');
+    const gap = JSON.parse((await freehold(["render", file, "--json"])).stdout);
+    assert.equal(gap.prompt, "<｜begin▁of▁sentence｜><｜fim▁begin｜>a<｜fim▁hole｜>b<｜fim▁end｜>");
     writeFileSync(file, JSON.stringify([{ messages: [] }, { messages: [{ role: "user", content: "x" }] }]));
     const list = await freehold(["render", file, "--json"]);
     assert.equal(JSON.parse(list.stdout)[0].error.code, "request");

@@ -3,10 +3,7 @@
  * cheap and run their reference loops on float32 buffers. Sums are float64 and in one fixed order, whatever else is in the
  * step: the logits of a token do not depend on batch or chunking.
  */
-import type { Graph, GraphNode } from "../../tensor/graph.ts";
-import type { Elements } from "../../tensor/op.ts";
-import type { CompileOptions, Device, Program } from "../device.ts";
-import { InterpretedProgram, type Kernel, type Precision } from "../interpreter.ts";
+import { InterpretedDevice, type Kernel, type Precision } from "../interpreter.ts";
 import { compressEntriesKernel } from "./kernels/compress-entries.ts";
 import { expertsKernel } from "./kernels/experts.ts";
 import { indexerScoresKernel } from "./kernels/indexer-scores.ts";
@@ -31,27 +28,12 @@ export const cpuKernels: ReadonlyMap<string, Kernel> = new Map<string, Kernel>([
 const float32: Precision = {
   bytes: 4,
   floats: (buffer, byteOffset, length) => new Float32Array(buffer, byteOffset, length),
-  kernel: (node: GraphNode) => cpuKernels.get(node.op.name) ?? node.op.reference,
+  weight: (data) => data,
+  kernel: (node) => cpuKernels.get(node.op.name) ?? node.op.reference,
 };
 
-export class CpuDevice implements Device {
-  readonly name = "cpu";
-  readonly kernels = "TypeScript, float32";
-  readonly #weights = new Map<string, Elements>();
-
-  setWeight(name: string, data: Float32Array | Int32Array): void {
-    this.#weights.set(name, data);
-  }
-
-  get weightBytes(): number {
-    return [...this.#weights.values()].reduce((bytes, weight) => bytes + weight.byteLength, 0);
-  }
-
-  compile(graph: Graph, options: CompileOptions): Program {
-    return new InterpretedProgram(graph, float32, this.#weights, options);
-  }
-
-  [Symbol.dispose](): void {
-    this.#weights.clear();
+export class CpuDevice extends InterpretedDevice {
+  constructor() {
+    super("cpu", "TypeScript, float32", float32);
   }
 }
