@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { UsageError } from "../errors.ts";
+import { addBench } from "./bench.ts";
 import { addChat } from "./chat.ts";
 import { addDetokenize } from "./detokenize.ts";
 import { addDoctor } from "./doctor.ts";
@@ -11,6 +12,7 @@ import { addParse } from "./parse.ts";
 import { addPerplexity } from "./perplexity.ts";
 import { addRender } from "./render.ts";
 import { addRun } from "./run.ts";
+import { addSynthesizeModel } from "./synthesize-model.ts";
 import { exitStatus, Terminal } from "./terminal.ts";
 import { addTokenize } from "./tokenize.ts";
 
@@ -65,6 +67,8 @@ Every command has its own help: freehold run --help`,
   addLogits(program);
   addPerplexity(program);
   addInspect(program);
+  addBench(program);
+  addSynthesizeModel(program);
   addDoctor(program);
   return program;
 }

@@ -1,6 +1,6 @@
 /** What a model needs in memory, from its config alone: weights as a device of this version holds them, caches at a context. */
 import type { ModelConfig } from "../model/config.ts";
-import type { Parameter } from "../model/parameters.ts";
+import { modelParameters, type Parameter } from "../model/parameters.ts";
 import { recordTransformer } from "../model/transformer.ts";
 import { rowsPerPage } from "../tensor/paging.ts";
 
@@ -35,4 +35,10 @@ export function memoryNeed(config: ModelConfig, parameters: number, context: num
     cache_bytes: rowsOfCaches * float32Bytes,
     total_bytes: (parameters + rowsOfCaches) * float32Bytes,
   };
+}
+
+/** Bytes of weights that one token reads: everything but the embedding, of which it reads a row, and the experts not chosen. */
+export function weightBytesPerToken(config: ModelConfig): number {
+  const read = modelParameters(config).filter(({ name }) => name !== "embed.weight");
+  return parameterCounts(read, config).active * float32Bytes;
 }

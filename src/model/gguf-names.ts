@@ -3,6 +3,9 @@
  * config.json. Nothing is permuted: rotary pairs are neighbours in both.
  */
 
+import { ModelError } from "../errors.ts";
+import type { ModelConfig } from "./config.ts";
+
 /** Below `blk.N.`, and the official names below `layers.N.`. */
 const layerNames: ReadonlyMap<string, string> = new Map([
   ["attn_norm.weight", "attn_norm.weight"],
@@ -54,6 +57,15 @@ export function officialNameOfGguf(name: string): string | undefined {
   if (layer === null) return rootNames.get(name);
   const official = layerNames.get(layer[2]!);
   return official === undefined ? undefined : `layers.${layer[1]}.${official}`;
+}
+
+/** The GGUF name of an official one: the way back. */
+export function ggufName(official: string): string {
+  const layer = /^layers\.(\d+)\.(.*)$/s.exec(official);
+  const [names, rest] = layer === null ? [rootNames, official] : [layerNames, layer[2]!];
+  const found = [...names].find(([, name]) => name === rest)?.[0];
+  if (found === undefined) throw new ModelError(`GGUF has no name for "${official}"`, { code: "no-name" });
+  return layer === null ? found : `blk.${layer[1]}.${found}`;
 }
 
 /** Metadata keys below `deepseek4.` and the keys of config.json that say the same. */
@@ -121,4 +133,63 @@ export function configOfGguf(value: (key: string) => unknown, vocabSize: number 
   if (bos !== undefined) config.bos_token_id = bos;
   if (eos !== undefined) config.eos_token_id = eos;
   return config;
+}
+
+/** Types of the metadata values, as GGUF names them. */
+export type GgufMetadata = readonly (readonly [key: string, type: string, value: unknown])[];
+
+/** The metadata that says what a config says: the way back of configOfGguf. */
+export function ggufMetadata(config: ModelConfig, name: string): GgufMetadata {
+  const { compressRope, rope } = config;
+  const { yarn } = compressRope;
+  const count = (key: string, value: number) => [`deepseek4.${key}`, "UINT32", value] as const;
+  const float = (key: string, value: number) => [`deepseek4.${key}`, "FLOAT32", value] as const;
+  return [
+    ["general.architecture", "STRING", "deepseek4"],
+    ["general.name", "STRING", name],
+    ["general.alignment", "UINT32", 32],
+    count("block_count", config.numLayers),
+    count("context_length", config.maxPositionEmbeddings),
+    count("embedding_length", config.hiddenSize),
+    count("vocab_size", config.vocabSize),
+    count("feed_forward_length", config.moeIntermediateSize),
+    count("expert_count", config.numExperts),
+    count("expert_used_count", config.numExpertsPerToken),
+    count("expert_feed_forward_length", config.moeIntermediateSize),
+    count("expert_shared_count", config.numSharedExperts),
+    count("expert_gating_func", sqrtSoftplus),
+    count("hash_layer_count", config.hashRouted.filter(Boolean).length),
+    float("expert_weights_scale", config.routedScalingFactor),
+    ["deepseek4.expert_weights_norm", "BOOL", config.normalizeTopK],
+    count("attention.head_count", config.numHeads),
+    count("attention.head_count_kv", 1),
+    count("attention.key_length", config.headDim),
+    count("attention.value_length", config.headDim),
+    count("attention.q_lora_rank", config.queryLoraRank),
+    count("attention.sliding_window", config.slidingWindow),
+    count("attention.output_group_count", config.outputGroups),
+    count("attention.output_lora_rank", config.outputLoraRank),
+    float("attention.layer_norm_rms_epsilon", config.rmsNormEps),
+    float("attention.compress_rope_freq_base", compressRope.theta),
+    ["deepseek4.attention.compress_ratios", "ARRAY:INT32", config.compressRatios],
+    count("attention.indexer.head_count", config.indexNumHeads),
+    count("attention.indexer.key_length", config.indexHeadDim),
+    count("attention.indexer.top_k", config.indexTopK),
+    count("rope.dimension_count", config.ropeHeadDim),
+    float("rope.freq_base", rope.theta),
+    ...(yarn === undefined
+      ? []
+      : [
+          ["deepseek4.rope.scaling.type", "STRING", "yarn"] as const,
+          float("rope.scaling.factor", yarn.factor),
+          count("rope.scaling.original_context_length", yarn.originalContext),
+          float("rope.scaling.yarn_beta_fast", yarn.betaFast),
+          float("rope.scaling.yarn_beta_slow", yarn.betaSlow),
+        ]),
+    count("hyper_connection.count", config.hcMult),
+    count("hyper_connection.sinkhorn_iterations", config.hcSinkhornIterations),
+    float("hyper_connection.epsilon", config.hcEps),
+    ["deepseek4.swiglu_clamp_exp", "ARRAY:FLOAT32", config.compressRatios.map(() => config.swigluLimit)],
+    count("nextn_predict_layers", 0),
+  ];
 }

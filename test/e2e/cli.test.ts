@@ -184,6 +184,54 @@ describe("numbers", () => {
   });
 });
 
+test("a synthesised model is written, inspected and timed", async () => {
+  const file = join(scratch, "tiny.gguf");
+  const written = JSON.parse(
+    (await freehold(["synthesize-model", file, "--preset", "tiny", "--quant", "mxfp4", "--json"])).stdout,
+  );
+  const report = JSON.parse((await freehold(["inspect", file, "--json"])).stdout);
+  assert.ok(Math.abs(report.parameters.total / written.parameters - 1) < 0.001);
+  assert.deepEqual(Object.keys(report.dtypes).sort(), ["F16", "F32", "I32", "MXFP4", "Q8_0"]);
+  const bench = [
+    "bench",
+    "--model",
+    file,
+    "--prompt-tokens",
+    "40",
+    "--generate-tokens",
+    "4",
+    "--batch",
+    "2",
+    "--runs",
+    "1",
+    "--json",
+  ];
+  const { prefill, decode, memory, peak_rss_bytes } = JSON.parse((await freehold(bench)).stdout);
+  for (const figure of [
+    prefill.tokens_per_second,
+    decode.tokens_per_second,
+    decode.bytes_per_token,
+    memory.share_of_ceiling,
+    peak_rss_bytes,
+  ]) {
+    assert.ok(figure > 0);
+  }
+  const text = await freehold([
+    "run",
+    "--model",
+    file,
+    "--raw",
+    "ab",
+    "--max-tokens",
+    "3",
+    "--temperature",
+    "0",
+    "--json",
+  ]);
+  assert.equal(JSON.parse(text.stdout).prompt_tokens, 1);
+  await assertError(["synthesize-model", join(scratch, "x.gguf"), "--preset", "huge"], 2, /no preset "huge"/);
+});
+
 describe("what goes wrong", () => {
   const copy = (name: string) => {
     const folder = join(scratch, name);
@@ -250,6 +298,8 @@ describe("what goes wrong", () => {
 
 test("every verb has help with two examples", async () => {
   const verbs = [
+    "bench",
+    "synthesize-model",
     "run",
     "chat",
     "tokenize",

@@ -1,0 +1,139 @@
+/** freehold bench: prefill and decode speed of a model, and what share of this machine's read speed decoding reaches. */
+import type { Command } from "commander";
+import { weightBytesPerToken } from "../engine/memory-need.ts";
+import type { Model } from "../engine/model.ts";
+import { interruptible } from "./interrupt.ts";
+import { command, type ModelOptions, openModel, terminalOf, wholeNumber, withModelOptions } from "./model-options.ts";
+import type { Terminal } from "./terminal.ts";
+
+interface BenchOptions extends ModelOptions {
+  readonly promptTokens: number;
+  readonly generateTokens: number;
+  readonly batch: number;
+  readonly runs: number;
+}
+
+export function addBench(program: Command): void {
+  const examples = [
+    "freehold bench",
+    "freehold bench --model bench.gguf --prompt-tokens 512 --generate-tokens 64 --json",
+  ];
+  withModelOptions(
+    command(program, "bench", "Prefill and decode speed, and the share of the machine's read speed", examples),
+  )
+    .option("--prompt-tokens <n>", "tokens of the prompt", wholeNumber(1), 512)
+    .option("--generate-tokens <n>", "tokens to decode", wholeNumber(1), 64)
+    .option("--batch <n>", "sequences that decode together", wholeNumber(1), 1)
+    .option("--runs <n>", "the median of so many runs", wholeNumber(1), 3)
+    .action(bench);
+}
+
+async function bench(options: BenchOptions): Promise<void> {
+  const terminal = terminalOf(options);
+  using interruption = interruptible();
+  using model = await openModel(options, terminal, interruption.signal);
+  const prefill: number[] = [];
+  const decode: number[] = [];
+  for (let run = 0; run < options.runs; run++) {
+    terminal.progress(`run ${run + 1} of ${options.runs}`);
+    const speeds = await once(model, options, interruption.signal);
+    prefill.push(speeds.prefill);
+    decode.push(speeds.decode);
+  }
+  terminal.clearProgress();
+  const peakBytes = process.resourceUsage().maxRSS * 1024; // before the measurement below takes its own
+  const ceiling = readCeiling();
+  const bytesPerToken = weightBytesPerToken(model.config);
+  const tokensPerSecond = median(decode);
+  const report = {
+    device: model.device.name,
+    kernels: model.device.kernels,
+    threads: 1,
+    model: model.name,
+    batch: options.batch,
+    prefill: { tokens: options.promptTokens, tokens_per_second: median(prefill), median_of: options.runs },
+    decode: { tokens: options.generateTokens, tokens_per_second: tokensPerSecond, bytes_per_token: bytesPerToken },
+    memory: {
+      read_ceiling_bytes_per_second: ceiling,
+      // A step of a batch reads the weights once for all its sequences; experts apart, which they share in part.
+      share_of_ceiling: (tokensPerSecond * bytesPerToken) / options.batch / ceiling,
+    },
+    peak_rss_bytes: peakBytes,
+  };
+  await print(report, terminal);
+}
+
+/** Tokens a second of a prompt, and of decoding behind it. */
+async function once(model: Model, { promptTokens, generateTokens, batch }: BenchOptions, signal: AbortSignal) {
+  const { runner, config } = model;
+  const token = (i: number) => (i * 7919 + 17) % config.vocabSize;
+  const prompt = Array.from({ length: promptTokens }, (_, i) => token(i));
+  const sequences = Array.from({ length: batch }, () => runner.createSequence());
+  try {
+    const started = performance.now();
+    await runner.append({ sequence: sequences[0]!, tokenIds: prompt, outputs: 1 }, { signal });
+    const prefilled = performance.now();
+    for (const sequence of sequences.slice(1))
+      await runner.append({ sequence, tokenIds: prompt, outputs: 1 }, { signal });
+    const decoding = performance.now();
+    for (let i = 0; i < generateTokens; i++) {
+      signal.throwIfAborted();
+      await runner.step(sequences.map((sequence, s) => ({ sequence, tokenIds: [token(i * 31 + s)], outputs: 1 })));
+    }
+    const seconds = (performance.now() - decoding) / 1000;
+    return { prefill: (promptTokens * 1000) / (prefilled - started), decode: (generateTokens * batch) / seconds };
+  } finally {
+    for (const sequence of sequences) sequence[Symbol.dispose]();
+  }
+}
+
+/** Bytes a second that one thread reads from memory: a sum over 256 MiB, the best of three. */
+function readCeiling(): number {
+  const values = new Float64Array(32 << 20).fill(1);
+  let best = 0;
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const started = performance.now();
+    let [a, b, c, d] = [0, 0, 0, 0];
+    for (let i = 0; i < values.length; i += 4) {
+      a += values[i]!;
+      b += values[i + 1]!;
+      c += values[i + 2]!;
+      d += values[i + 3]!;
+    }
+    const perSecond = values.byteLength / ((performance.now() - started) / 1000);
+    if (a + b + c + d === values.length) best = Math.max(best, perSecond);
+  }
+  return best;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
+
+interface Report {
+  readonly device: string;
+  readonly kernels: string;
+  readonly prefill: { readonly tokens: number; readonly tokens_per_second: number };
+  readonly decode: { readonly tokens_per_second: number; readonly bytes_per_token: number };
+  readonly memory: { readonly read_ceiling_bytes_per_second: number; readonly share_of_ceiling: number };
+  readonly peak_rss_bytes: number;
+}
+
+async function print(report: Report, terminal: Terminal): Promise<void> {
+  if (terminal.json) {
+    await terminal.writeJson(report);
+    return;
+  }
+  const { prefill, decode, memory } = report;
+  const share = (100 * memory.share_of_ceiling).toFixed(0);
+  await terminal.write(
+    [
+      `device    ${report.device} (${report.kernels})`,
+      `prefill   ${prefill.tokens_per_second.toFixed(1)} tokens/s over ${prefill.tokens} tokens`,
+      `decode    ${decode.tokens_per_second.toFixed(1)} tokens/s, ${(decode.bytes_per_token / 1e6).toFixed(1)} MB of weights a token`,
+      `memory    ${share} % of the ${(memory.read_ceiling_bytes_per_second / 1e9).toFixed(1)} GB/s that one thread reads`,
+      `peak      ${(report.peak_rss_bytes / 1e6).toFixed(0)} MB resident`,
+      "",
+    ].join("\n"),
+  );
+}
