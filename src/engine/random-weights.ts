@@ -41,13 +41,18 @@ export type RandomType = "F32" | "F16" | keyof typeof spreadOfCodes;
 export function fillRandom(type: RandomType, into: Uint8Array, spread: number, random: RandomBytes): void {
   switch (type) {
     case "F32": {
+      random.fill(into);
+      const words = new Int32Array(into.buffer, into.byteOffset, into.length / 4);
       const values = new Float32Array(into.buffer, into.byteOffset, into.length / 4);
-      for (let i = 0; i < values.length; i++) values[i] = random.next() * Math.sqrt(3) * spread;
+      for (let i = 0; i < words.length; i++) values[i] = (words[i]! / 2 ** 31) * Math.sqrt(3) * spread;
       break;
     }
     case "F16": {
-      const values = new Uint16Array(into.buffer, into.byteOffset, into.length / 2);
-      for (let i = 0; i < values.length; i++) values[i] = encodeF16(random.next() * Math.sqrt(3) * spread);
+      random.fill(into);
+      const codes = new Uint16Array(into.buffer, into.byteOffset, into.length / 2);
+      // One of 65,536 steps of the range each, by table.
+      const steps = Uint16Array.from({ length: 65_536 }, (_, i) => encodeF16((i / 32_768 - 1) * Math.sqrt(3) * spread));
+      for (let i = 0; i < codes.length; i++) codes[i] = steps[codes[i]!]!;
       break;
     }
     case "MXFP4": {
