@@ -41,15 +41,42 @@ export function sparseAttentionKernel(call: Call<AttentionAttributes>): void {
     for (let h = 0; h < heads!; h++) {
       const { weightOfKeys, total } = softmax(logits, h * keys, keys, sinks![h]!, scale);
       sum.fill(0, 0, headDim!);
-      for (let i = 0; i < keys; i++) {
-        const weight = logits[h * keys + i]!;
-        const row = i * headDim!;
-        for (let c = 0; c < headDim!; c++) sum[c] = sum[c]! + weight * rows[row + c]!;
-      }
+      addWeightedRows(sum, rows, headDim!, logits, h * keys, keys);
       const to = (t * heads! + h) * headDim!;
       for (let c = 0; c < headDim!; c++) output![to + c] = sum[c]! / total;
       mass![t * heads! + h] = weightOfKeys / total;
     }
+  }
+}
+
+/** sum += weight_i * row_i, in the order of the rows; four at a time, so that the sum is loaded a quarter as often. */
+function addWeightedRows(
+  sum: Float64Array,
+  rows: Float32Array,
+  width: number,
+  weights: Float64Array,
+  first: number,
+  count: number,
+): void {
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const [w0, w1, w2, w3] = [
+      weights[first + i]!,
+      weights[first + i + 1]!,
+      weights[first + i + 2]!,
+      weights[first + i + 3]!,
+    ];
+    const r0 = i * width;
+    const r1 = r0 + width;
+    const r2 = r1 + width;
+    const r3 = r2 + width;
+    for (let c = 0; c < width; c++) {
+      sum[c] = sum[c]! + w0 * rows[r0 + c]! + w1 * rows[r1 + c]! + w2 * rows[r2 + c]! + w3 * rows[r3 + c]!;
+    }
+  }
+  for (; i < count; i++) {
+    const weight = weights[first + i]!;
+    for (let c = 0; c < width; c++) sum[c] = sum[c]! + weight * rows[i * width + c]!;
   }
 }
 
