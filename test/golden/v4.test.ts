@@ -4,7 +4,7 @@
  * batching, nor winding back changes a bit.
  */
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { after, describe, test } from "node:test";
 import { CpuDevice } from "../../src/device/cpu/cpu-device.ts";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
@@ -78,6 +78,7 @@ for (const name of names) {
   const cpu = new CpuDevice();
   await loadWeights(golden, cpu);
   describe(`${name}, inside`, () => {
+    after(() => golden.checkpoint.close());
     test("every stored activation is that of the reference", () => checkActivations(golden, cpu));
     test("what is kept after the prompt is that of the reference", () => checkCaches(golden, cpu));
     for (const chunk of [1, 7, 64, 129]) {

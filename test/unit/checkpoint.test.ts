@@ -160,6 +160,7 @@ describe("a checkpoint", () => {
     const single = await openCheckpointFolder(join(cases, "window"));
     for (const { name } of single.parameters)
       assert.deepEqual((await sharded.load(name)).data, (await single.load(name)).data);
+    await single.close();
 
     const first = names[0]!;
     await assertFault(
