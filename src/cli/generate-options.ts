@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { StopStrings } from "../chat/stop-strings.ts";
 import type { GenerateOptions, GenerationResult } from "../engine/generation.ts";
 import { resolveSamplingOptions } from "../engine/sampling/sampling-options.ts";
+import { withoutUndefined } from "../engine/without-undefined.ts";
 import { RequestError, UsageError } from "../errors.ts";
 import { number, wholeNumber } from "./model-options.ts";
 
@@ -50,7 +51,7 @@ export function generateOptions(options: AnswerOptions): GenerateOptions {
   const { repetitionPenalty, frequencyPenalty, presencePenalty } = options;
   const all = { maxTokens, temperature, topP, topK, minP, stop, ignoreEos, seed };
   const given = { ...all, repetitionPenalty, frequencyPenalty, presencePenalty };
-  const chosen: GenerateOptions = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const chosen: GenerateOptions = withoutUndefined(given);
   checkOptions(chosen);
   return chosen;
 }

@@ -63,6 +63,10 @@ export function isIdList(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((id) => Number.isInteger(id) && id >= 0);
 }
 
+export function noIdList(file: string): UsageError {
+  return new UsageError("The file holds no list of token ids", { where: file, hint: "It should be like [1, 2, 3]" });
+}
+
 /** Text from outside must be UTF-8: a wrong byte would silently become another text. */
 function decodeText(bytes: Uint8Array, where: string): string {
   try {

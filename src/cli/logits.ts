@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { Model } from "../engine/model.ts";
 import { UsageError } from "../errors.ts";
-import { isIdList, parseIds, readJsonFile } from "./input.ts";
+import { isIdList, noIdList, parseIds, readJsonFile } from "./input.ts";
 import { interruptible } from "./interrupt.ts";
 import { command, type ModelOptions, openModel, terminalOf, wholeNumber, withModelOptions } from "./model-options.ts";
 import type { Terminal } from "./terminal.ts";
@@ -37,13 +37,7 @@ async function logits(options: LogitsOptions): Promise<void> {
   for (const sequence of ids) model.checkPrompt(sequence, 0);
   const chunk = options.steps ? 1 : (options.chunk ?? model.runner.stepTokens);
   const rows = await runBatch(model, ids, chunk, options.last ?? false, interruption.signal);
-  await print(
-    terminal,
-    model,
-    ids,
-    rows,
-    Array.isArray(sequences) && options.idsFile !== undefined && ids.length !== 1,
-  );
+  await print(terminal, model, ids, rows);
 }
 
 /** Undefined when a text is given, which needs the model's tokenizer. */
@@ -53,10 +47,7 @@ async function readSequences(options: LogitsOptions): Promise<number[][] | undef
     const value = await readJsonFile(options.idsFile);
     if (isIdList(value)) return [value];
     if (Array.isArray(value) && value.every(isIdList)) return value;
-    throw new UsageError("The file holds no list of token ids", {
-      where: options.idsFile,
-      hint: "It should be like [1, 2, 3]",
-    });
+    throw noIdList(options.idsFile);
   }
   if (options.text !== undefined) return undefined;
   throw new UsageError("There are no tokens", { hint: "Give --ids 1,2,3, --ids-file FILE or --text TEXT" });
@@ -95,17 +86,13 @@ async function runBatch(
   return rows;
 }
 
-async function print(
-  terminal: Terminal,
-  model: Model,
-  ids: number[][],
-  rows: Float32Array[][],
-  asList: boolean,
-): Promise<void> {
+/** One sequence gives one document, several (or none) a list of them. */
+async function print(terminal: Terminal, model: Model, ids: number[][], rows: Float32Array[][]): Promise<void> {
   if (!terminal.json) {
     for (const [s, list] of ids.entries()) await printTop(terminal, model, list, rows[s]!);
     return;
   }
+  const asList = ids.length !== 1;
   // Row by row: a long sequence over a large vocabulary is more text than one string can hold.
   if (asList) await terminal.write("[");
   for (const [s, list] of ids.entries()) {

@@ -1,8 +1,9 @@
 /** freehold parse: what a model wrote, taken apart into reasoning, content and tool calls. */
 import type { Command } from "commander";
-import { dsml, endOfThinking } from "../chat/markers.ts";
+import { endOfThinking } from "../chat/markers.ts";
 import { type FinishReason, OutputParser, type ParsedMessage, type ParseOptions } from "../chat/output-parser.ts";
 import { openTokenizer } from "../engine/load-model.ts";
+import { OutputReader } from "../engine/output-reader.ts";
 import { RequestError } from "../errors.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { printResults } from "./batch.ts";
@@ -89,32 +90,19 @@ function parseItem(
   { text, tokenIds, spelledMarkers, options, finish }: OutputItem,
   tokenizer: Tokenizer,
 ): ParsedMessage {
+  if (tokenIds !== undefined && (text === undefined || decodesTo(tokenIds, text, tokenizer))) {
+    const reader = new OutputReader(tokenizer, options, []);
+    for (const id of tokenIds) reader.push(id);
+    return reader.end(finish).message;
+  }
   const parser = new OutputParser(options);
-  if (tokenIds !== undefined && (text === undefined || decodesTo(tokenIds, text, tokenizer)))
-    pushTokens(parser, tokenIds, tokenizer);
-  else if (spelledMarkers) parser.pushText(text!);
+  if (spelledMarkers) parser.pushText(text!);
   else parser.pushPlain(text!);
   return parser.end(finish).message;
 }
 
 function decodesTo(tokenIds: readonly number[], text: string, tokenizer: Tokenizer): boolean {
   return tokenIds.every((id) => id < tokenizer.vocabSize) && tokenizer.decode(tokenIds) === text;
-}
-
-function pushTokens(parser: OutputParser, tokenIds: readonly number[], tokenizer: Tokenizer): void {
-  const markers = new Map([dsml, endOfThinking].map((marker) => [tokenizer.tokenId(marker), marker] as const));
-  let decoder = tokenizer.createDecoder();
-  for (const id of tokenIds) {
-    const marker = markers.get(id);
-    if (marker === undefined) {
-      parser.pushPlain(decoder.push(id));
-      continue;
-    }
-    parser.pushPlain(decoder.end());
-    parser.pushMarker(marker as typeof dsml);
-    decoder = tokenizer.createDecoder();
-  }
-  parser.pushPlain(decoder.end());
 }
 
 function messageJson({ reasoning, content, toolCalls, complete, finish }: ParsedMessage) {

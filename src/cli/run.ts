@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { PromptInput } from "../engine/model.ts";
 import { UsageError } from "../errors.ts";
 import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
-import { isIdList, parseIds, readJsonFile, readStdin } from "./input.ts";
+import { isIdList, noIdList, parseIds, readJsonFile, readStdin } from "./input.ts";
 import { interruptible } from "./interrupt.ts";
 import { command, type ModelOptions, openModel, terminalOf, withModelOptions } from "./model-options.ts";
 import { showAnswer } from "./show-answer.ts";
@@ -47,10 +47,7 @@ async function readPrompt(prompt: string | undefined, options: RunOptions): Prom
   if (options.idsFile !== undefined) {
     const ids = await readJsonFile(options.idsFile);
     if (isIdList(ids)) return ids;
-    throw new UsageError("The file holds no list of token ids", {
-      where: options.idsFile,
-      hint: "It should be like [1, 2, 3]",
-    });
+    throw noIdList(options.idsFile);
   }
   if (prompt === undefined && process.stdin.isTTY) {
     throw new UsageError("There is no prompt", { hint: 'Give one: freehold run "Who are you?", or pipe it in' });

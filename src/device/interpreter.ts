@@ -92,10 +92,8 @@ class InterpretedProgram implements Program {
     const fresh = this.#calls?.key !== key;
     this.#takeInputs(step, fresh);
     this.#step = step;
-    if (fresh || this.#calls === undefined) {
-      this.#calls = { key, calls: this.graph.nodes.map((node) => this.#bind(node, step.sizes)) };
-    }
-    for (const call of this.#calls.calls) call();
+    if (fresh) this.#calls = { key, calls: this.graph.nodes.map((node) => this.#bind(node, step.sizes)) };
+    for (const call of this.#calls!.calls) call();
     return Promise.resolve();
   }
 
@@ -156,7 +154,7 @@ class InterpretedProgram implements Program {
       if (values.length !== elements) {
         throw new DeviceError(`The input "${name}" has ${values.length} elements, the step needs ${elements}`);
       }
-      if (fresh || !this.#inputs.has(name)) {
+      if (fresh) {
         this.#inputs.set(name, tensor.dtype === "i32" ? new Int32Array(elements) : this.#allocate(elements));
       }
       this.#inputs.get(name)!.set(values);

@@ -2,11 +2,10 @@
  * One answer: prefill the prompt, then sample token after token, and read the output as it comes into reasoning, content and
  * tool calls. Events are given out as soon as they are certain; the last one carries the result.
  */
-import { dsml, endOfThinking, type Marker } from "../chat/markers.ts";
-import { type Delta, OutputParser, type ParsedMessage, type ParseOptions } from "../chat/output-parser.ts";
-import type { StreamDecoder } from "../tokenizer/stream-decoder.ts";
+import type { Delta, ParsedMessage, ParseOptions } from "../chat/output-parser.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { ModelRunner, Sequence } from "./model-runner.ts";
+import { OutputReader } from "./output-reader.ts";
 import { Sampler } from "./sampling/sampler.ts";
 import type { SamplingOptions } from "./sampling/sampling-options.ts";
 import { TokenHistory } from "./sampling/token-history.ts";
@@ -114,50 +113,4 @@ export function commonPrefix(a: readonly number[], b: readonly number[]): number
   let length = 0;
   while (length < a.length && length < b.length && a[length] === b[length]) length++;
   return length;
-}
-
-const unstructured: ParseOptions = {
-  start: "contentContinuation",
-  toolCalls: false,
-  inToolCalls: false,
-  json: false,
-  stop: [],
-};
-
-/** Tokens to deltas. In a chat the markers are the tokens themselves; text that spells them is text. */
-class OutputReader {
-  readonly #tokenizer: Tokenizer | undefined;
-  readonly #parser: OutputParser;
-  readonly #markers = new Map<number, Marker>();
-  #decoder: StreamDecoder | undefined;
-
-  constructor(tokenizer: Tokenizer | undefined, parse: ParseOptions | undefined, stop: readonly string[]) {
-    this.#tokenizer = tokenizer;
-    const options = parse ?? unstructured;
-    this.#parser = new OutputParser({ ...options, stop: [...options.stop, ...stop] });
-    this.#decoder = tokenizer?.createDecoder();
-    if (parse === undefined || tokenizer === undefined) return;
-    for (const marker of [endOfThinking, dsml] as const) {
-      const id = tokenizer.tokenId(marker);
-      if (id !== undefined) this.#markers.set(id, marker);
-    }
-  }
-
-  get isDone(): boolean {
-    return this.#parser.isDone;
-  }
-
-  push(id: number): Delta[] {
-    const marker = this.#markers.get(id);
-    if (marker === undefined) return this.#parser.pushPlain(this.#decoder?.push(id) ?? "");
-    const before = this.#parser.pushPlain(this.#decoder?.end() ?? "");
-    this.#decoder = this.#tokenizer?.createDecoder();
-    return [...before, ...this.#parser.pushMarker(marker)];
-  }
-
-  end(finish: "stop" | "length"): { deltas: Delta[]; message: ParsedMessage } {
-    const before = this.#parser.pushPlain(this.#decoder?.end() ?? "");
-    const { deltas, message } = this.#parser.end(finish);
-    return { deltas: [...before, ...deltas], message };
-  }
 }

@@ -9,6 +9,7 @@ import type { ModelConfig } from "../model/config.ts";
 import { configOfGguf, officialNameOfGguf } from "../model/gguf-names.ts";
 import { modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
+import { countElements } from "../tensor/shape.ts";
 import {
   type Checkpoint,
   type CheckpointTensor,
@@ -24,16 +25,15 @@ export type OpenPart = (name: string) => Promise<ByteSource>;
 
 export class GgufCheckpoint implements Checkpoint {
   readonly config: ModelConfig;
-  readonly notes: readonly string[];
+  readonly notes: readonly string[] = [];
   readonly parameters: readonly Parameter[];
   /** The metadata of the first part: all there is. */
   readonly metadata: GgufFile["metadata"];
   readonly #files: readonly GgufFile[];
   readonly #bindings: ReadonlyMap<string, Binding>;
 
-  constructor(config: ModelConfig, files: readonly GgufFile[], bindings: readonly Binding[], notes: readonly string[]) {
+  constructor(config: ModelConfig, files: readonly GgufFile[], bindings: readonly Binding[]) {
     this.config = config;
-    this.notes = notes;
     this.parameters = bindings.map(({ parameter }) => parameter);
     this.metadata = files[0]!.metadata;
     this.#files = files;
@@ -59,7 +59,7 @@ export class GgufCheckpoint implements Checkpoint {
       return { shape: parameter.shape, data };
     }
     if (tensor.type.name === "F32") return { shape: parameter.shape, data: new Float32Array(bytes.buffer) };
-    const data = new Float32Array(parameter.shape.reduce((product, dim) => product * dim, 1));
+    const data = new Float32Array(countElements(parameter.shape));
     tensor.type.decode!(bytes, data); // types without a decoder were refused when the file was opened
     return { shape: parameter.shape, data };
   }
@@ -135,7 +135,7 @@ function bind(files: readonly GgufFile[]): GgufCheckpoint {
   });
   for (const { tensor } of found.values()) problems.unexpected.push(tensor.name);
   throwProblems(problems, where);
-  return new GgufCheckpoint(config, files, bindings, []);
+  return new GgufCheckpoint(config, files, bindings);
 }
 
 function faultOf({ name, type, shape }: GgufTensor, parameter: Parameter): string | undefined {

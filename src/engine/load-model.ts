@@ -4,6 +4,7 @@ import type { DialectName } from "../chat/dialect.ts";
 import type { Device } from "../device/device.ts";
 import { FormatError, ModelError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
+import { countElements } from "../tensor/shape.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
 import { folderFiles, isGgufPath, openGgufFile } from "./checkpoint-folder.ts";
@@ -12,6 +13,7 @@ import { FileSource } from "./file-source.ts";
 import { type GgufCheckpoint, metadataValue } from "./gguf-checkpoint.ts";
 import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
 import { type GenerationDefaults, Model } from "./model.ts";
+import { withoutUndefined } from "./without-undefined.ts";
 
 export interface LoadOptions {
   /** "auto" (default), "cpu" or "reference". */
@@ -101,7 +103,7 @@ async function openModelFiles(reference: string): Promise<ModelInFiles> {
 async function loadWeights(checkpoint: Checkpoint, device: Device, { onProgress, signal }: LoadOptions): Promise<void> {
   // Drafting with the MTP modules is not used yet: their weights stay on disk.
   const parameters = checkpoint.parameters.filter(({ name }) => !name.startsWith("mtp."));
-  const bytes = (shape: readonly number[]) => shape.reduce((product, dim) => product * dim, 4);
+  const bytes = (shape: readonly number[]) => 4 * countElements(shape);
   const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
   let loaded = 0;
   for (const { name, shape } of parameters) {
@@ -165,14 +167,13 @@ async function readGenerationConfig(files: ModelFiles): Promise<GenerationDefaul
     return typeof value === "number" && Number.isFinite(value) ? value : undefined;
   };
   const eos = json?.eos_token_id;
-  const values = {
+  const values = withoutUndefined({
     temperature: json?.do_sample === false ? 0 : number("temperature"),
     topP: number("top_p"),
     topK: number("top_k"),
     maxTokens: number("max_new_tokens"),
-  };
-  const defaults = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
-  return { ...defaults, eosTokenIds: [eos].flat().filter((id): id is number => Number.isInteger(id)) };
+  });
+  return { ...values, eosTokenIds: [eos].flat().filter((id): id is number => Number.isInteger(id)) };
 }
 
 function checkContext(contextLength: number | undefined): number | undefined {

@@ -3,6 +3,7 @@ import type { ModelConfig } from "../model/config.ts";
 import { modelParameters, type Parameter } from "../model/parameters.ts";
 import { recordTransformer } from "../model/transformer.ts";
 import { rowsPerPage } from "../tensor/paging.ts";
+import { countElements } from "../tensor/shape.ts";
 
 const float32Bytes = 4;
 
@@ -11,7 +12,7 @@ export function parameterCounts(
   parameters: readonly Parameter[],
   config: ModelConfig,
 ): { total: number; active: number } {
-  const size = ({ shape }: Parameter) => shape.reduce((product, dim) => product * dim, 1);
+  const size = ({ shape }: Parameter) => countElements(shape);
   const isExpert = ({ shape }: Parameter) => shape.length === 3;
   // The correction bias steers the balance of experts; it is no learnt parameter and model cards do not count it.
   const numbers = parameters.filter(({ name, kind }) => kind !== "integers" && !name.endsWith("gate.bias"));

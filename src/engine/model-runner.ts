@@ -100,7 +100,8 @@ export class ModelRunner {
     await this.program.run(stepTables(parts, this.cache.layouts, this.#limits.tokens));
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
-    const logits = Float32Array.from(this.program.read("logits"));
+    const read = this.program.read("logits"); // a copy already
+    const logits = read instanceof Float32Array ? read : Float32Array.from(read);
     const vocabSize = this.config.vocabSize;
     let row = 0;
     return batch.map(({ outputs }) =>

@@ -6,6 +6,7 @@ import { RequestError } from "../errors.ts";
 import { type GenerateOptions, type GenerationEvent, type GenerationResult, generate } from "./generation.ts";
 import type { Model, PromptInput } from "./model.ts";
 import type { Sequence } from "./model-runner.ts";
+import { withoutUndefined } from "./without-undefined.ts";
 
 export class Session implements Disposable {
   readonly #model: Model;
@@ -78,8 +79,4 @@ function checkMaxTokens(maxTokens: number | undefined): number {
     code: "request",
     where: "maxTokens",
   });
-}
-
-function withoutUndefined<T extends object>(options: T): T {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
 }

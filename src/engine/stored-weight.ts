@@ -13,6 +13,7 @@ import {
   fp4BlockColumns,
   scaleShape,
 } from "../quant/scaled-blocks.ts";
+import { countElements } from "../tensor/shape.ts";
 
 interface StoredTensor {
   readonly file: SafetensorsFile;
@@ -56,7 +57,7 @@ export async function loadFloats(
   if (parts.length === 1 && only!.info.dtype === "F32" && only!.elements === undefined) {
     return new Float32Array((await readBytes(only!)).buffer); // the bytes that were read, not a copy
   }
-  const data = new Float32Array(parameter.shape.reduce((product, dim) => product * dim, 1));
+  const data = new Float32Array(countElements(parameter.shape));
   const each = data.length / parts.length;
   for (const [i, part] of parts.entries()) await decodeInto(part, data.subarray(i * each, (i + 1) * each), blockSize);
   return data;

@@ -10,6 +10,7 @@ import { ggufMetadata, ggufName } from "../model/gguf-names.ts";
 import { modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
+import { countElements } from "../tensor/shape.ts";
 import { letterOfByte } from "../tokenizer/byte-alphabet.ts";
 import { fillRandom, RandomBytes, type RandomType } from "./random-weights.ts";
 
@@ -48,7 +49,7 @@ export async function synthesizeModel(
     await file.close();
   }
   return {
-    parameters: parameters.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+    parameters: parameters.reduce((sum, { shape }) => sum + countElements(shape), 0),
     bytes: fileBytes,
   };
 }

@@ -4,7 +4,7 @@
  * inputs; one that writes into a cache returns the written cache as a new tensor in the same memory, so that data flow
  * (and later the gradient) can be read from the graph.
  */
-import type { Shape } from "./shape.ts";
+import { countElements, type Shape } from "./shape.ts";
 
 export type DType = "f32" | "i32";
 
@@ -64,8 +64,9 @@ export function randomTensor(shape: readonly number[], seed: number, spread = 1)
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 4294967296 - 0.5;
   };
-  const count = shape.reduce((product, dim) => product * dim, 1);
-  const values = Array.from({ length: count }, () => Math.fround((next() + next() + next()) * 2 * spread));
+  const values = Array.from({ length: countElements(shape) }, () =>
+    Math.fround((next() + next() + next()) * 2 * spread),
+  );
   return { dtype: "f32", shape, values };
 }
 

@@ -99,7 +99,6 @@ export class SequenceCache {
   advance(tokens: number): void {
     this.#length += tokens;
     for (const { name, layout, pageRows, pool } of this.#cache.layouts) {
-      if (layout.reach === Number.POSITIVE_INFINITY) continue;
       const oldest = this.#length - layout.reach - this.#cache.maxRewind;
       const pages = this.pagesOf(name);
       for (const [index, page] of pages) {
@@ -123,7 +122,7 @@ export class SequenceCache {
   /** Whether the rows that the token after `length` would read are still there. */
   canRewindTo(length: number): boolean {
     return this.#cache.layouts.every(({ name, layout, pageRows }) => {
-      const first = Math.max(0, layout.reach === Number.POSITIVE_INFINITY ? 0 : length - layout.reach);
+      const first = Math.max(0, length - layout.reach);
       const last = Math.floor(length / layout.tokensPerRow) - 1;
       return last < first || this.pagesOf(name).has(Math.floor(first / pageRows));
     });

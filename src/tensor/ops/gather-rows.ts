@@ -5,6 +5,7 @@
  * indices: a token id is checked once where it enters, not in every layer.
  */
 import { defineOp, integerTensor, randomTensor } from "../op.ts";
+import { countElements } from "../shape.ts";
 
 export const gatherRows = defineOp<Record<string, never>>({
   name: "gatherRows",
@@ -13,7 +14,7 @@ export const gatherRows = defineOp<Record<string, never>>({
   },
   reference({ inputs: [table, index], outputs: [y], outputShapes }) {
     const [n, ...rest] = outputShapes[0]!;
-    const width = rest.reduce((product, dim) => product * dim, 1);
+    const width = countElements(rest);
     for (let i = 0; i < n!; i++) {
       const row = index![i]! * width;
       for (let c = 0; c < width; c++) y![i * width + c] = table![row + c]!;
