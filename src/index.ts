@@ -9,7 +9,7 @@ import type { LoadOptions } from "./engine/load-model.ts";
 import type { Model } from "./engine/model.ts";
 
 /**
- * Loads a model from a Hugging Face folder; without a reference, the small model that comes with Freehold.
+ * Loads a model from a Hugging Face folder or a .gguf file; without a reference, the small model that comes with Freehold.
  * Throws a ModelError or FormatError that says what is wrong with which file.
  */
 export async function loadModel(reference?: string, options?: LoadOptions): Promise<Model> {

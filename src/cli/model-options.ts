@@ -35,7 +35,7 @@ export function command(program: Command, usage: string, summary: string, exampl
 /** These commands compute nothing: the options that all commands take are taken, and change nothing. */
 export function withTokenizerOption(target: Command): Command {
   return target
-    .option("--model <ref>", "folder with tokenizer.json (default: the embedded model)")
+    .option("--model <ref>", "folder with tokenizer.json, or a .gguf file (default: the embedded model)")
     .addOption(new Option("--device <name>").choices([...deviceNames]).hideHelp())
     .addOption(new Option("--threads <n>").argParser(wholeNumber(1)).hideHelp())
     .addOption(new Option("--context <tokens>").argParser(wholeNumber(1)).hideHelp())
@@ -44,7 +44,7 @@ export function withTokenizerOption(target: Command): Command {
 
 export function withModelOptions(target: Command): Command {
   return target
-    .option("--model <ref>", "folder of a model in Hugging Face layout (default: the embedded model)")
+    .option("--model <ref>", "folder in Hugging Face layout, or a .gguf file (default: the embedded model)")
     .addOption(new Option("--device <name>", "what computes").choices([...deviceNames]).default("auto"))
     .option("--threads <n>", "threads of the CPU device", wholeNumber(1))
     .option("--context <tokens>", "tokens of context to make room for", wholeNumber(1))

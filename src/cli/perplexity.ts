@@ -35,9 +35,9 @@ async function perplexity(file: string, options: PerplexityOptions): Promise<voi
   const passages = options.documents
     ? documents.map((document) => wholeDocument(model, document))
     : windows(model, text, window);
-  if (text === "") throw new RequestError("The text is empty", { code: "empty-prompt", where: file });
-
   const tokens = passages.reduce((sum, { tokenIds, scored }) => sum + tokenIds.length - scored, 0);
+  if (tokens === 0) throw new RequestError("The text is empty", { code: "empty-prompt", where: file });
+
   let nats = 0;
   let done = 0;
   for (const passage of passages) {

@@ -34,7 +34,7 @@ export async function folderFiles(path: string): Promise<ModelFiles> {
         {
           code: "no-model",
           where: path,
-          hint: "Give the path of a folder with config.json, tokenizer.json and *.safetensors",
+          hint: "Give the path of a folder with config.json, tokenizer.json and *.safetensors, or of a .gguf file",
           cause: error,
         },
       );

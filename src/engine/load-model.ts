@@ -1,4 +1,4 @@
-/** From a reference (a folder, or nothing for the embedded model) to a loaded model. */
+/** From a reference (a folder, a .gguf file, or nothing for the embedded model) to a loaded model. */
 import { fileURLToPath } from "node:url";
 import type { DialectName } from "../chat/dialect.ts";
 import type { Device } from "../device/device.ts";

@@ -167,7 +167,8 @@ export class Model implements Disposable {
       });
     }
     if (tokenIds.length + reserve <= this.contextLength) return;
-    throw new RequestError(`The prompt has ${tokenIds.length} tokens, the context only ${this.contextLength}`, {
+    const room = tokenIds.length > this.contextLength ? "" : ` and needs room for ${reserve} more`;
+    throw new RequestError(`The prompt has ${tokenIds.length} tokens${room}, the context only ${this.contextLength}`, {
       code: "context_length_exceeded",
       hint: "Shorten the prompt, or make room with --context",
     });

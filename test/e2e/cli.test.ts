@@ -172,6 +172,25 @@ describe("numbers", () => {
     assert.equal(new Set(results.map(({ tokens }) => tokens)).size, 1, "every token counts once, whatever the window");
     assert.ok(results[0].perplexity > results[2].perplexity, "a longer window predicts better");
   });
+  test("a text that holds nothing to score is refused, whichever way it is cut", async () => {
+    for (const [i, text] of ["", "\n\n\n", "\r\n\r\n"].entries()) {
+      const file = join(scratch, `nothing-${i}.txt`);
+      writeFileSync(file, text);
+      for (const options of text === "" ? [[], ["--documents"]] : [["--documents"]]) {
+        await assertError(["perplexity", file, ...options], 1, /The text is empty/);
+      }
+    }
+  });
+  test("a benchmark that the context has no room for is refused", async () => {
+    for (const [prompt, generate] of [
+      [3000, 1],
+      [2000, 49],
+    ]) {
+      const lengths = ["--prompt-tokens", String(prompt), "--generate-tokens", String(generate)];
+      const message = new RegExp(`The prompt has ${prompt} tokens.*, the context only 2048`);
+      await assertError(["bench", ...lengths, "--runs", "1"], 1, message);
+    }
+  });
   test("inspect reads headers, doctor looks around", async () => {
     const report = JSON.parse((await freehold(["inspect", "--json", "--context", "1000"])).stdout);
     assert.equal(report.parameters.total, 6_704_353);
