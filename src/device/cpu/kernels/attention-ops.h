@@ -1,0 +1,219 @@
+/*
+ * Sparse attention, the lightning indexer's scores and the compressor. Rows of paged caches are found through page tables; 16 of
+ * them make a tile, as the rows of a weight do, so that the products with all heads are those of product.h.
+ */
+#pragma once
+#include "matrix-ops.h"
+
+/* Tables of a paged cache: slots from the first: pool, width of a row, pages, width of the table, rows of a page. */
+typedef struct {
+  const float* pool;
+  i64 width;
+  const i32* pages;
+  i64 table_width, page_rows;
+} Cache;
+
+static inline Cache cache_at(const Command* c, int slot) {
+  return (Cache){at(c, slot), whole(c, slot + 1), at(c, slot + 2), whole(c, slot + 3), whole(c, slot + 4)};
+}
+
+static inline const float* cache_row(const Cache* cache, i64 sequence, i64 row) {
+  const i64 page = row / cache->page_rows;
+  const i64 in_pool = cache->pages[sequence * cache->table_width + page % cache->table_width] * cache->page_rows + row % cache->page_rows;
+  return cache->pool + in_pool * cache->width;
+}
+
+static inline vf load_n(const float* at, i64 n) {
+  if (n >= LANES) return load_vf(at);
+  float lane[LANES] = {0};
+  for (i64 i = 0; i < n; i++) lane[i] = at[i];
+  return load_vf(lane);
+}
+
+static inline void store_n(float* at, vf x, i64 n) {
+  if (n >= LANES) {
+    store_vf(at, x);
+    return;
+  }
+  float lane[LANES];
+  store_vf(lane, x);
+  for (i64 i = 0; i < n; i++) at[i] = lane[i];
+}
+
+enum { KEY_BLOCK = 128, HEADS_TOGETHER = 4 };
+
+/* sum[h][c] = sum[h][c] * factor[h] + weights[h][key] * rows[key][c], keys in order */
+static void add_weighted_rows(float* sum, const float* factor, const float* weights, i64 heads, const float* const* rows, i64 keys, i64 width) {
+  for (i64 h = 0; h < heads; h += HEADS_TOGETHER) {
+    const i64 n = min_i64(HEADS_TOGETHER, heads - h);
+    for (i64 c = 0; c < width; c += 2 * LANES) {
+      const i64 left = width - c, second = left - LANES;
+      vf low[HEADS_TOGETHER], high[HEADS_TOGETHER];
+      for (i64 i = 0; i < HEADS_TOGETHER; i++) {
+        const i64 row = (h + min_i64(i, n - 1)) * width + c;
+        low[i] = load_n(sum + row, left) * vf_of(factor[h + min_i64(i, n - 1)]);
+        high[i] = second > 0 ? load_n(sum + row + LANES, second) * vf_of(factor[h + min_i64(i, n - 1)]) : vf_of(0);
+      }
+      if (second >= LANES && n == HEADS_TOGETHER) {
+        const float* weight = weights + h * KEY_BLOCK;
+        for (i64 key = 0; key < keys; key++) {
+          const vf a = load_vf(rows[key] + c), b = load_vf(rows[key] + c + LANES);
+UNROLL
+          for (int i = 0; i < HEADS_TOGETHER; i++) {
+            const vf by = vf_of(weight[i * KEY_BLOCK + key]);
+            low[i] = fma_vf(by, a, low[i]);
+            high[i] = fma_vf(by, b, high[i]);
+          }
+        }
+      } else {
+        for (i64 key = 0; key < keys; key++) {
+          const vf a = load_n(rows[key] + c, left), b = second > 0 ? load_n(rows[key] + c + LANES, second) : vf_of(0);
+          for (i64 i = 0; i < n; i++) {
+            const vf by = vf_of(weights[(h + i) * KEY_BLOCK + key]);
+            low[i] = fma_vf(by, a, low[i]);
+            high[i] = fma_vf(by, b, high[i]);
+          }
+        }
+      }
+      for (i64 i = 0; i < n; i++) {
+        store_n(sum + (h + i) * width + c, low[i], left);
+        if (second > 0) store_n(sum + (h + i) * width + c + LANES, high[i], second);
+      }
+    }
+  }
+}
+
+/*
+ * One token and some of its heads at a time, the keys in blocks of 128: a running maximum starts at the sink, and what was summed
+ * is scaled down when a greater logit comes (Dao et al. 2022, arXiv 2205.14135). Scratch does not grow with the context.
+ * 3 queries, 4 sinks, 5 positions, 6 sequences, 7 window cache, 12 entries cache (pool 0: none), 17 selected or 0, 18 k,
+ * 19 tokens, 20 heads, 21 head size, 22 window size, 23 ratio, 24 output, 25 mass, 26 heads of a unit
+ */
+static void op_sparse_attention(const Command* c, Worker* w) {
+  const Cache window = cache_at(c, 7), entries = cache_at(c, 12);
+  const i32 *positions = at(c, 5), *sequences = at(c, 6), *selected = at(c, 17);
+  const i64 k = whole(c, 18), tokens = whole(c, 19), heads = whole(c, 20), width = whole(c, 21), window_size = whole(c, 22);
+  const i64 ratio = whole(c, 23), together = whole(c, 26), parts = (heads + together - 1) / together;
+  const float *queries = at(c, 3), *sinks = at(c, 4);
+  float *output = at(c, 24), *mass = at(c, 25);
+  const float scale = (float)(1.0 / __builtin_sqrt((double)width));
+  Activations x = {.floats = queries, .stride = width};
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  for (i64 unit; (unit = next_unit(w, tokens * parts)) >= 0;) {
+    const i64 t = unit / parts, h0 = unit % parts * together, n = min_i64(together, heads - h0), position = positions[t];
+    float(*acc)[TILE] = scratch->acc, *logits = (float*)(acc + n), *largest = logits + n * KEY_BLOCK, *total = largest + n, *factor = total + n;
+    float* out = output + (t * heads + h0) * width;
+    for (i64 h = 0; h < n; h++) largest[h] = sinks[h0 + h], total[h] = 0;
+    for (i64 i = 0; i < n * width; i++) out[i] = 0;
+    x.offset = (t * heads + h0) * width;
+    const i64 oldest = max_i64(0, position - window_size + 1), in_window = position - oldest + 1;
+    const i64 behind = !entries.pool ? 0 : selected ? k : (position + 1) / ratio;
+    for (i64 key = 0; key < in_window + behind;) {
+      const float* rows[KEY_BLOCK];
+      i64 count = 0;
+      for (; count < KEY_BLOCK && key < in_window + behind; key++) {
+        const i64 entry = key - in_window, chosen = entry < 0 || !selected ? entry : selected[t * k + entry];
+        if (entry < 0) rows[count++] = cache_row(&window, sequences[t], oldest + key);
+        else if (chosen >= 0) rows[count++] = cache_row(&entries, sequences[t], chosen);
+      }
+      for (i64 first = 0; first < count; first += TILE) {
+        const u8* tile[TILE];
+        for (i64 r = 0; r < TILE; r++) tile[r] = (const u8*)rows[min_i64(first + r, count - 1)];
+        product_of_cache_rows(tile, width, &x, n, acc, &scratch->panel);
+        for (i64 h = 0; h < n; h++) FOR_VECTORS store_vf(logits + h * KEY_BLOCK + first + v, load_vf(&acc[h][v]) * vf_of(scale));
+      }
+      for (i64 h = 0; h < n; h++) {
+        float *row = logits + h * KEY_BLOCK, most = largest[h];
+        for (i64 i = 0; i < count; i++) most = row[i] > most ? row[i] : most;
+        factor[h] = exp_vf(vf_of(largest[h] - most))[0];
+        largest[h] = most;
+        vf sum = vf_of(0);
+        for (i64 i = 0; i < count; i += LANES) {
+          vf weight = exp_vf(load_vf(row + i) - vf_of(most));
+          for (i64 lane = count - i; lane < LANES; lane++) weight[lane] = 0;
+          store_vf(row + i, weight);
+          sum += weight;
+        }
+        total[h] = total[h] * factor[h] + sum_vf(sum);
+      }
+      add_weighted_rows(out, factor, logits, n, rows, count, width);
+    }
+    for (i64 h = 0; h < n; h++) {
+      const float all = total[h] + exp_vf(vf_of(sinks[h0 + h] - largest[h]))[0];
+      mass[t * heads + h0 + h] = total[h] / all;
+      for (i64 i = 0; i < width; i++) out[h * width + i] /= all;
+    }
+  }
+}
+
+/*
+ * 3 queries, 4 weights, 5 keys cache, 10 sequences, 11 positions, 12 tokens, 13 heads, 14 width, 15 ratio, 16 scores, 17 columns
+ * A unit is one token and 128 entries.
+ */
+static void op_indexer_scores(const Command* c, Worker* w) {
+  const float *queries = at(c, 3), *weights = at(c, 4);
+  const Cache keys = cache_at(c, 5);
+  const i32 *sequences = at(c, 10), *positions = at(c, 11);
+  const i64 tokens = whole(c, 12), heads = whole(c, 13), width = whole(c, 14), ratio = whole(c, 15), columns = whole(c, 17);
+  float* scores = at(c, 16);
+  Activations x = {.floats = queries, .stride = width};
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  const i64 parts = (columns + KEY_BLOCK - 1) / KEY_BLOCK;
+  for (i64 unit; (unit = next_unit(w, tokens * parts)) >= 0;) {
+    const i64 t = unit / parts, visible = (positions[t] + 1) / ratio;
+    float* row = scores + t * columns;
+    x.offset = t * heads * width;
+    const i64 first = unit % parts * KEY_BLOCK, end = min_i64(first + KEY_BLOCK, columns);
+    for (i64 e = first; e < end; e += TILE) {
+      const i64 n = min_i64(TILE, end - e), seen = max_i64(0, min_i64(n, visible - e));
+      for (i64 i = seen; i < n; i++) row[e + i] = -__builtin_inff();
+      if (seen == 0) continue;
+      const u8* tile[TILE];
+      for (i64 r = 0; r < TILE; r++) tile[r] = (const u8*)cache_row(&keys, sequences[t], e + min_i64(r, seen - 1));
+      product_of_cache_rows(tile, width, &x, heads, scratch->acc, &scratch->panel);
+      float sum[TILE];
+      FOR_VECTORS {
+        vf score = vf_of(0);
+        for (i64 h = 0; h < heads; h++) score = fma_vf(vf_of(weights[t * heads + h]), max_vf(load_vf(&scratch->acc[h][v]), vf_of(0)), score);
+        store_vf(sum + v, score);
+      }
+      for (i64 i = 0; i < seen; i++) row[e + i] = sum[i];
+    }
+  }
+}
+
+/*
+ * 3 values cache, 8 gates pool, 9 position bias, 10 sequences, 11 entries, 12 count, 13 ratio, 14 overlap, 15 y
+ * A unit is one entry; channels are the lanes.
+ */
+static void op_compress_entries(const Command* c, Worker* w) {
+  const Cache values = cache_at(c, 3);
+  Cache gates = values;
+  gates.pool = at(c, 8);
+  const float* bias = at(c, 9);
+  const i32 *sequences = at(c, 10), *entries = at(c, 11);
+  const i64 ratio = whole(c, 13), overlap = whole(c, 14), channels = values.width, width = overlap ? channels / 2 : channels;
+  float* y = at(c, 15);
+  for (i64 e; (e = next_unit(w, whole(c, 12))) >= 0;) {
+    const i64 group = (i64)entries[e] * ratio, first = overlap ? max_i64(0, group - ratio) : group;
+    for (i64 at = 0; at < width; at += LANES) {
+      const i64 n = width - at;
+      vf largest = vf_of(-__builtin_inff());
+      for (i64 row = first; row < group + ratio; row++) {
+        /* a token of this group offers its second half when entries overlap, one of the group before its first half */
+        const i64 channel = at + (overlap && row >= group ? width : 0);
+        const vf logit = load_n(cache_row(&gates, sequences[e], row) + channel, n) + load_n(bias + row % ratio * channels + channel, n);
+        largest = max_vf(largest, logit);
+      }
+      vf sum = vf_of(0), mean = vf_of(0);
+      for (i64 row = first; row < group + ratio; row++) {
+        const i64 channel = at + (overlap && row >= group ? width : 0);
+        const vf logit = load_n(cache_row(&gates, sequences[e], row) + channel, n) + load_n(bias + row % ratio * channels + channel, n);
+        const vf weight = exp_vf(logit - largest);
+        sum += weight;
+        mean = fma_vf(weight, load_n(cache_row(&values, sequences[e], row) + channel, n), mean);
+      }
+      store_n(y + e * width + at, mean / sum, n);
+    }
+  }
+}

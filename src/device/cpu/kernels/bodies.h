@@ -1,0 +1,57 @@
+/* Which instruction sets the kernels were compiled for, and whether this machine has them: the last one that it has is the best. */
+#pragma once
+#include "command.h"
+#include "system.h"
+
+#if defined(__x86_64__)
+extern const Op ops_sse2[], ops_avx2[], ops_avxvnni[], ops_avx512[];
+static const Op* const bodies[] = {ops_sse2, ops_avx2, ops_avxvnni, ops_avx512};
+
+static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
+  __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));
+}
+
+/* The processor has the instructions, and the operating system keeps their registers (XCR0). */
+static inline i32 is_available(i32 body) {
+  u32 r[4], most;
+  if (body == 0) return 1;
+  cpuid(0, 0, r);
+  most = r[0];
+  if (most < 7) return 0;
+  cpuid(1, 0, r);
+  if (!(r[2] >> 27 & 1)) return 0; /* no XGETBV */
+  u32 low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  const i32 fma = (r[2] >> 12 & 1) && (r[2] >> 29 & 1); /* and F16C */
+  cpuid(7, 0, r);
+  const u32 leaves = r[0], b = r[1], c = r[2];
+  const i32 avx2 = fma && (b >> 5 & 1) && (low & 6) == 6;
+  if (body == 1) return avx2;
+  if (body == 2) {
+    if (!avx2 || leaves < 1) return 0;
+    cpuid(7, 1, r);
+    return r[0] >> 4 & 1;
+  }
+  /* F, DQ, BW, VL, VNNI */
+  return avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1) && (low & 0xe6) == 0xe6;
+}
+
+#elif defined(__aarch64__)
+extern const Op ops_neon[], ops_dotprod[];
+static const Op* const bodies[] = {ops_neon, ops_dotprod};
+
+static inline i32 is_available(i32 body) {
+  if (body == 0) return 1;
+#if defined(__APPLE__)
+  return 1; /* every Apple processor since the M1 */
+#elif defined(__linux__)
+  u64 features; /* Linux answers for the register */
+  __asm__("mrs %0, ID_AA64ISAR0_EL1" : "=r"(features));
+  return (features >> 44 & 15) != 0;
+#else
+  return 0; /* Windows has no answer without further libraries */
+#endif
+}
+#endif
+
+enum { BODIES = sizeof bodies / sizeof *bodies };

@@ -1,0 +1,198 @@
+/*
+ * linear, groupedLinear, gatherRows of a stored matrix, and the routed experts.
+ *
+ * slots of a matrix, from its first: format, rows, columns, data, row_bytes, scales, scale_row_elements, scale_is_f32, block_rows,
+ * block_columns; of the matrices of experts also: table of [experts][2] addresses (data, scales).
+ * slots of activations, from their first: floats, bytes, scales, sums, stride.
+ */
+#pragma once
+#include "command.h"
+#include "elementary.h"
+#include "product.h"
+
+enum { MATRIX_SLOTS = 10 };
+
+static inline Matrix matrix_at(const Command* c, int slot) {
+  return (Matrix){whole(c, slot), whole(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), at(c, slot + 5),
+                  whole(c, slot + 6), whole(c, slot + 7), whole(c, slot + 8), whole(c, slot + 9), 0};
+}
+
+static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
+  Matrix m = matrix_at(c, slot);
+  const double* table = at(c, slot + MATRIX_SLOTS);
+  m.data = (const u8*)(uptr)table[2 * expert];
+  m.scales = (const u8*)(uptr)table[2 * expert + 1];
+  return m;
+}
+
+static inline Activations activations_at(const Command* c, int slot) {
+  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), 0, 0};
+}
+
+/* 3 x, 4 tokens, 5 columns, 6 bytes, 7 scales, 8 sums */
+static void op_quantize(const Command* c, Worker* w) {
+  const float* x = at(c, 3);
+  const i64 tokens = whole(c, 4), columns = whole(c, 5);
+  i8* bytes = at(c, 6);
+  float* scales = at(c, 7);
+  i32* sums = at(c, 8);
+  for (i64 t; (t = next_unit(w, tokens)) >= 0;)
+    quantize_row(x + t * columns, columns, bytes + t * columns, scales + t * columns / BLOCK, sums + t * columns / 16);
+}
+
+/* 3 matrix, 13 activations, 18 tokens, 19 y, 20 stride of y, 21 groups, 22 tokens of a unit */
+static void op_linear(const Command* c, Worker* w) {
+  const Matrix m = matrix_at(c, 3);
+  Activations x = activations_at(c, 13);
+  const i64 rows = whole(c, 4), tokens = whole(c, 18), stride = whole(c, 20), groups = whole(c, 21), part = whole(c, 22);
+  float* y = at(c, 19);
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  const i64 group_rows = rows / groups, tiles = (group_rows + TILE - 1) / TILE, parts = (tokens + part - 1) / part;
+  const float* floats = x.floats;
+  const i32 parted = parts > 1;
+  for (i64 unit; (unit = next_unit(w, groups * tiles * parts)) >= 0;) {
+    const i64 group = unit / parts / tiles, first_row = group * group_rows + unit / parts % tiles * TILE;
+    const i64 end = (group + 1) * group_rows, t0 = parted ? unit % parts * part : 0, count = min_i64(part, tokens - t0);
+    x.offset = t0 * x.stride + group * m.columns;
+    x.floats = floats;
+    const i64 lane = product_of_tile(&m, first_row, end, m.data + (first_row + TILE) * m.row_bytes, &x, count, scratch->acc, scratch);
+    const i64 width = min_i64(TILE, end - first_row);
+    for (i64 t = 0; t < count; t++)
+      for (i64 r = 0; r < width; r++) y[(t0 + t) * stride + first_row + r] = scratch->acc[t][lane + r];
+  }
+}
+
+/* 3 matrix, 13 index, 14 count, 15 y: rows of a stored matrix in float32, each as all rows of a tile */
+static void op_gather_matrix(const Command* c, Worker* w) {
+  const Matrix m = matrix_at(c, 3);
+  const i32* index = at(c, 13);
+  Panel* panel = (Panel*)w->scratch;
+  for (i64 i; (i = next_unit(w, whole(c, 14))) >= 0;) {
+    float* y = (float*)at(c, 15) + i * m.columns;
+    for (i64 first = 0; first < m.columns; first += STRETCH) {
+      const i64 count = min_i64(STRETCH, m.columns - first);
+      unpack_floats(&m, (Rows){m.data + index[i] * m.row_bytes, 0, index[i]}, first, count, panel);
+      for (i64 k = 0; k < count; k++) y[first + k] = panel->floats[k][0];
+    }
+  }
+}
+
+/* silu(min(gate, limit)) * clamp(up, -limit, limit); limit 0: no bound */
+static inline vf gated(vf gate, vf up, float limit) {
+  if (limit > 0) {
+    gate = min_vf(gate, vf_of(limit));
+    up = max_vf(min_vf(up, vf_of(limit)), vf_of(-limit));
+  }
+  return gate / (vf_of(1) + exp_vf(-gate)) * up;
+}
+
+/*
+ * Which tokens each expert has, written once a step: first[e] .. first[e + 1] are its pairs, in the order of the tokens; token[pair]
+ * and weight[pair] say which token and how much.
+ * 3 chosen, 4 weights, 5 tokens, 6 k, 7 experts, 8 first [experts + 1], 9 token, 10 weight
+ */
+static void op_experts_route(const Command* c, Worker* w) {
+  if (next_unit(w, 1) < 0) return;
+  const i32* chosen = at(c, 3);
+  const float* weights = at(c, 4);
+  const i64 pairs = whole(c, 5) * whole(c, 6), k = whole(c, 6), experts = whole(c, 7);
+  i32 *first = at(c, 8), *token = at(c, 9);
+  float* weight = at(c, 10);
+  for (i64 e = 0; e <= experts; e++) first[e] = 0;
+  for (i64 i = 0; i < pairs; i++)
+    if (chosen[i] >= 0) first[chosen[i] + 1]++;
+  for (i64 e = 0; e < experts; e++) first[e + 1] += first[e];
+  for (i64 i = 0; i < pairs; i++) {
+    if (chosen[i] < 0) continue;
+    const i32 pair = first[chosen[i]]++; /* moves every start to the next one's; undone below */
+    token[pair] = (i32)(i / k);
+    weight[pair] = weights[i];
+  }
+  for (i64 e = experts; e > 0; e--) first[e] = first[e - 1];
+  first[0] = 0;
+}
+
+/* The first expert from e on that has tokens, or `experts`. */
+static inline i64 next_expert(const i32* first, i64 e, i64 experts) {
+  while (e < experts && first[e + 1] == first[e]) e++;
+  return e;
+}
+
+/*
+ * hidden[pair] = gated(gate x, up x), quantised on the way where the down matrix is multiplied in int8. A unit is 32 rows of both
+ * matrices of one expert, that is one block of the hidden vector.
+ * 3 gate, 14 up, 25 activations, 30 experts, 31 first, 32 token, 33 limit, 34 hidden floats or 0, 35 bytes, 36 scales, 37 sums
+ */
+static void op_experts_gate_up(const Command* c, Worker* w) {
+  Activations x = activations_at(c, 25);
+  const i64 rows = whole(c, 4), experts = whole(c, 30), blocks = (rows + BLOCK - 1) / BLOCK;
+  const i32 *first = at(c, 31), *token = at(c, 32);
+  const float limit = number(c, 33);
+  float *floats = at(c, 34), *scales = at(c, 36);
+  i8* bytes = at(c, 35);
+  i32* sums = at(c, 37);
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  for (i64 unit; (unit = next_unit(w, experts * blocks)) >= 0;) {
+    const i64 e = unit / blocks, block = unit % blocks, pairs = first[e + 1] - first[e];
+    if (pairs == 0) continue;
+    const Matrix gate = expert_matrix(c, 3, e), up = expert_matrix(c, 14, e);
+    const i64 next_e = next_expert(first, e + 1, experts);
+    const u8* following = next_e < experts ? expert_matrix(c, 3, next_e).data : 0;
+    x.index = token + first[e];
+    float(*gates)[TILE] = scratch->acc, (*ups)[TILE] = gates + pairs, (*hidden)[BLOCK] = (float(*)[BLOCK])(ups + pairs);
+    for (i64 half = 0; half < 2 && block * BLOCK + half * TILE < rows; half++) {
+      const i64 row = block * BLOCK + half * TILE;
+      const u8* next = row + TILE < rows ? gate.data + (row + TILE) * gate.row_bytes : following;
+      const i64 lane = product_of_tile(&gate, row, rows, up.data + row * up.row_bytes, &x, pairs, gates, scratch);
+      product_of_tile(&up, row, rows, next, &x, pairs, ups, scratch);
+      for (i64 p = 0; p < pairs; p++) {
+        float both[TILE];
+        FOR_VECTORS store_vf(both + v, gated(load_vf(&gates[p][v]), load_vf(&ups[p][v]), limit));
+        for (i64 r = 0; r < TILE - lane; r++) hidden[p][half * TILE + r] = both[lane + r];
+      }
+    }
+    for (i64 p = 0; p < pairs; p++) {
+      const i64 to = (first[e] + p) * rows + block * BLOCK;
+      if (bytes) quantize_row(hidden[p], BLOCK, bytes + to, scales + to / BLOCK, sums + to / 16);
+      else
+        for (i64 r = 0; r < min_i64(BLOCK, rows - block * BLOCK); r++) floats[to + r] = hidden[p][r];
+    }
+  }
+}
+
+/*
+ * y[token] = sum over its experts, in the order of their numbers, of weight * down hidden. A unit is 16 rows of the down matrices
+ * of all experts, so that no two workers add to the same sum.
+ * 3 down, 14 activations (hidden), 19 experts, 20 first, 21 token, 22 weight, 23 tokens, 24 y
+ */
+static void op_experts_down(const Command* c, Worker* w) {
+  Activations x = activations_at(c, 14);
+  const i64 rows = whole(c, 4), experts = whole(c, 19), tokens = whole(c, 23);
+  const i32 *first = at(c, 20), *token = at(c, 21);
+  const float* weight = at(c, 22);
+  float* y = at(c, 24);
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  for (i64 unit; (unit = next_unit(w, (rows + TILE - 1) / TILE)) >= 0;) {
+    float(*total)[TILE] = scratch->acc, (*acc)[TILE] = total + tokens;
+    i64 lane = 0;
+    for (i64 t = 0; t < tokens; t++) FOR_VECTORS store_vf(&total[t][v], vf_of(0));
+    for (i64 e = 0; e < experts; e++) {
+      const i64 pairs = first[e + 1] - first[e];
+      if (pairs == 0) continue;
+      const Matrix down = expert_matrix(c, 3, e);
+      const i64 row = unit * TILE, next_e = next_expert(first, e + 1, experts);
+      const u8* next = next_e < experts ? expert_matrix(c, 3, next_e).data + row * down.row_bytes
+                                        : expert_matrix(c, 3, next_expert(first, 0, experts)).data + (row + TILE) * down.row_bytes;
+      x.offset = first[e] * x.stride;
+      lane = product_of_tile(&down, row, rows, next, &x, pairs, acc, scratch);
+      for (i64 p = 0; p < pairs; p++) {
+        float* sum = total[token[first[e] + p]];
+        const vf factor = vf_of(weight[first[e] + p]);
+        FOR_VECTORS store_vf(sum + v, fma_vf(factor, load_vf(&acc[p][v]), load_vf(sum + v)));
+      }
+    }
+    const i64 width = min_i64(TILE, rows - unit * TILE);
+    for (i64 t = 0; t < tokens; t++)
+      for (i64 r = 0; r < width; r++) y[t * rows + unit * TILE + r] = total[t][lane + r];
+  }
+}

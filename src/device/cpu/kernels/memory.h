@@ -1,0 +1,20 @@
+/* The compiler turns copies of structures into calls of these two. */
+#pragma once
+#include "base.h"
+
+typedef u64 word_at __attribute__((aligned(1), may_alias));
+
+void* memset(void* to, int byte, __SIZE_TYPE__ count) {
+  u8* at = to;
+  for (; count >= 8; count -= 8, at += 8) *(word_at*)at = 0x0101010101010101ull * (u8)byte;
+  while (count--) *at++ = (u8)byte;
+  return to;
+}
+
+void* memcpy(void* restrict to, const void* restrict from, __SIZE_TYPE__ count) {
+  u8* at = to;
+  const u8* source = from;
+  for (; count >= 8; count -= 8, at += 8, source += 8) *(word_at*)at = *(const word_at*)source;
+  while (count--) *at++ = *source++;
+  return to;
+}

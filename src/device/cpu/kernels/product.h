@@ -1,0 +1,242 @@
+/*
+ * One tile of a matrix product: acc[t][r] = row r of the tile . activation t, for 16 rows and any number of tokens. The tile is
+ * unpacked stretch by stretch into a panel, and each stretch is multiplied with all tokens while it is in the cache: weights
+ * are read once, in place, whatever the number of tokens.
+ *
+ * Order of the sums, the same for any number of tokens and workers:
+ *   whole numbers  for each block: int32, exact; then one fused multiply-add of it, times scale of weight times scale of x
+ *   floats         four sums by column modulo 4 over a stretch of 512 columns, (s0 + s1) + (s2 + s3), then stretch after stretch
+ */
+#pragma once
+#include "panel.h"
+
+/* The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). Row i is index[i], or i. */
+typedef struct {
+  const float* floats;
+  const i8* bytes;    /* [row][stride], -127..127 */
+  const float* scales; /* [row][stride / 32] */
+  const i32* sums;    /* [row][stride / 16], of the bytes */
+  i64 stride, offset; /* in columns */
+  const i32* index;
+} Activations;
+
+static inline i64 activation_row(const Activations* x, i64 t) { return (x->index ? x->index[t] : t) * x->stride + x->offset; }
+
+/* Tokens that are multiplied together: as many as registers allow. */
+#if LANES == 16
+#define TOKENS_OF_BYTES 8
+#define TOKENS_OF_FLOATS 6
+#elif defined(__aarch64__)
+#define TOKENS_OF_BYTES 8
+#define TOKENS_OF_FLOATS 6
+#else
+#define TOKENS_OF_BYTES 4
+#define TOKENS_OF_FLOATS 2
+#endif
+
+enum { SHORT_STRETCH = 128 };
+
+typedef struct {
+  int is_8bit, group, has_minima;
+  i32 zero;
+} Kind;
+
+static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const Panel* p, i64 first, i64 count,
+                                                                  const Activations* x, i64 t0, float (*acc)[TILE]) {
+  const i8* bytes[T];
+  const float* scales[T];
+  const i32* sums[T];
+  UNROLL for (int t = 0; t < T; t++) {
+    const i64 row = activation_row(x, t0 + t) + first;
+    bytes[t] = x->bytes + row;
+    scales[t] = x->scales + row / BLOCK;
+    sums[t] = x->sums + row / 16;
+  }
+  for (int v = 0; v < TILE; v += LANES) {
+    vf total[T];
+    UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(&acc[t0 + t][v]);
+    for (i64 b = 0; b < count / BLOCK; b++) {
+      for (int half = 0; half < BLOCK / kind.group; half++) { /* Q6_K: two scales a block */
+        const int dwords = kind.group / 4;
+        vi sum[T];
+        UNROLL for (int t = 0; t < T; t++) {
+          const i32 of_group = kind.group == 16 ? sums[t][2 * b + half] : sums[t][2 * b] + sums[t][2 * b + 1];
+          sum[t] = vi_of(-kind.zero * of_group);
+        }
+UNROLL for (int j = 0; j < dwords; j++) {
+          const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
+          UNROLL for (int t = 0; t < T; t++) {
+            const i32 four = *(const i32*)(bytes[t] + BLOCK * b + kind.group * half + 4 * j);
+            sum[t] = kind.is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
+          }
+        }
+        const vf scale = load_vf(&p->scales[kind.group == 16 ? 2 * b + half : b][v]);
+        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b]), total[t]);
+        if (kind.has_minima) {
+          const vf minimum = load_vf(&p->minima[b][v]);
+          UNROLL for (int t = 0; t < T; t++)
+            total[t] = fma_vf(minimum, vf_of(-scales[t][b] * (float)(sums[t][2 * b] + sums[t][2 * b + 1])), total[t]);
+        }
+      }
+    }
+    UNROLL for (int t = 0; t < T; t++) store_vf(&acc[t0 + t][v], total[t]);
+  }
+}
+
+static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind, const Panel* p, i64 first, i64 count,
+                                                                const Activations* x, i64 tokens, float (*acc)[TILE]) {
+  i64 t = 0;
+  for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES) bytes_of_tokens(TOKENS_OF_BYTES, kind, p, first, count, x, t, acc);
+  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, kind, p, first, count, x, t, acc);
+  if (t < tokens) bytes_of_tokens(1, kind, p, first, count, x, t, acc);
+}
+
+static void multiply_bytes(i64 format, const Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
+  switch (format) {
+    case Q8_0: bytes_of_kind((Kind){1, BLOCK, 0, BIAS_8}, p, first, count, x, tokens, acc); return;
+    case Q4_0: bytes_of_kind((Kind){0, BLOCK, 0, 8}, p, first, count, x, tokens, acc); return;
+    case Q4_K: bytes_of_kind((Kind){0, BLOCK, 1, 0}, p, first, count, x, tokens, acc); return;
+    case Q6_K: bytes_of_kind((Kind){0, 16, 0, 32}, p, first, count, x, tokens, acc); return;
+    default: bytes_of_kind((Kind){0, BLOCK, 0, 12}, p, first, count, x, tokens, acc);
+  }
+}
+
+static inline __attribute__((always_inline)) void floats_of_tokens(const int T, const Panel* p, i64 first, i64 count,
+                                                                   const Activations* x, i64 t0, float (*acc)[TILE]) {
+  const float* rows[T];
+  UNROLL for (int t = 0; t < T; t++) rows[t] = x->floats + activation_row(x, t0 + t) + first;
+  for (int v = 0; v < TILE; v += LANES) {
+    vf sum[T][4];
+    UNROLL for (int t = 0; t < T; t++)
+      UNROLL for (int k = 0; k < 4; k++) sum[t][k] = vf_of(0);
+    i64 c = 0;
+    for (; c + 4 <= count; c += 4)
+UNROLL for (int k = 0; k < 4; k++) {
+        const vf w = load_vf(&p->floats[c + k][v]);
+        UNROLL for (int t = 0; t < T; t++) sum[t][k] = fma_vf(w, vf_of(rows[t][c + k]), sum[t][k]);
+      }
+    for (int k = 0; c + k < count; k++) {
+      const vf w = load_vf(&p->floats[c + k][v]);
+      UNROLL for (int t = 0; t < T; t++) {
+        const vf product = w * vf_of(rows[t][c + k]);
+        if (k == 0) sum[t][0] += product;
+        else if (k == 1) sum[t][1] += product;
+        else sum[t][2] += product;
+      }
+    }
+    UNROLL for (int t = 0; t < T; t++) {
+      const vf whole = (sum[t][0] + sum[t][1]) + (sum[t][2] + sum[t][3]);
+      store_vf(&acc[t0 + t][v], load_vf(&acc[t0 + t][v]) + whole);
+    }
+  }
+}
+
+static void multiply_floats(const Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
+  i64 t = 0;
+  for (; t + TOKENS_OF_FLOATS <= tokens; t += TOKENS_OF_FLOATS) floats_of_tokens(TOKENS_OF_FLOATS, p, first, count, x, t, acc);
+  for (; t + 2 <= tokens; t += 2) floats_of_tokens(2, p, first, count, x, t, acc);
+  if (t < tokens) floats_of_tokens(1, p, first, count, x, t, acc);
+}
+
+enum { FEW_ROWS_TOKENS = 64 };
+
+/* Scratch of a worker for tile products: the panel, sums of rows that are worked on one by one, then accumulators. */
+typedef struct {
+  Panel panel;
+  float one[FEW_ROWS_TOKENS][TILE] __attribute__((aligned(64)));
+  float acc[][TILE];
+} TileScratch;
+
+static inline void clear(float (*acc)[TILE], i64 tokens) {
+  for (i64 t = 0; t < tokens; t++) FOR_VECTORS store_vf(&acc[t][v], vf_of(0));
+}
+
+/* acc[t][r] = row r . activation t */
+static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel) {
+  clear(acc, tokens);
+  if (is_block_format(m->format) && x->bytes) {
+    /* The length of a stretch changes no sum here. For few tokens it is short: fetching the next tile and multiplying this one
+       then take turns so quickly that memory is never idle. */
+    const i64 stretch = tokens > 4 ? STRETCH : m->format == Q4_K || m->format == Q6_K ? 256 : SHORT_STRETCH;
+    for (i64 first = 0; first < m->columns; first += stretch) {
+      const i64 count = min_i64(stretch, m->columns - first);
+      unpack_blocks(m, rows, first, count, panel);
+      multiply_bytes(m->format, panel, first, count, x, tokens, acc);
+    }
+    return;
+  }
+  for (i64 first = 0; first < m->columns; first += STRETCH) {
+    const i64 count = min_i64(STRETCH, m->columns - first);
+    unpack_floats(m, rows, first, count, panel);
+    multiply_floats(panel, first, count, x, tokens, acc);
+  }
+}
+
+/* The same for 16 rows of a paged cache. */
+static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel) {
+  clear(acc, tokens);
+  for (i64 first = 0; first < columns; first += STRETCH) {
+    const i64 count = min_i64(STRETCH, columns - first);
+    unpack_cache_rows(rows, first, count, panel);
+    multiply_floats(panel, first, count, x, tokens, acc);
+  }
+}
+
+/*
+ * The tile that begins at `row`, of a matrix that ends before row `end`: acc[t][lane + r] = row r of the tile . activation t, where
+ * lane is returned. It is 0 but for the last tile, which is moved back so that all its rows exist.
+ * With few tokens memory is what takes time: the tile at `next` is fetched meanwhile (0: none; a
+ * wrong guess does no harm, and fetching reads nothing that is not there).
+ */
+static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
+                           float (*acc)[TILE], TileScratch* scratch) {
+  Matrix m = *matrix;
+  if (end < TILE) { /* fewer rows than a tile has: one by one, each as all rows of a tile */
+    for (i64 r = row; r < end; r++) {
+      for (i64 t0 = 0; t0 < tokens; t0 += FEW_ROWS_TOKENS) {
+        const i64 n = min_i64(tokens - t0, FEW_ROWS_TOKENS);
+        Activations part = *x;
+        if (part.index) part.index += t0;
+        else part.offset += t0 * part.stride;
+        product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel);
+        for (i64 t = 0; t < n; t++) acc[t0 + t][r - row] = scratch->one[t][0];
+      }
+    }
+    return 0;
+  }
+  const i64 begin = min_i64(row, end - TILE);
+  const Rows rows = {m.data + begin * m.row_bytes, m.row_bytes, begin};
+  m.ahead = tokens <= 4 ? next : 0;
+  product_of_rows(&m, rows, x, tokens, acc, &scratch->panel);
+  return row - begin;
+}
+
+/* Columns of a row to int8 blocks: scale = greatest magnitude / 127, rounding to nearest (ties to even). */
+static void quantize_row(const float* x, i64 columns, i8* bytes, float* scales, i32* sums) {
+  for (i64 b = 0; b < columns / BLOCK; b++) {
+    vf greatest = vf_of(0);
+    for (int c = 0; c < BLOCK; c += LANES) {
+      const vf value = load_vf(x + BLOCK * b + c);
+      greatest = max_vf(greatest, max_vf(value, -value));
+    }
+    float lane[LANES], most = 0;
+    store_vf(lane, greatest);
+    for (int i = 0; i < LANES; i++) most = lane[i] > most ? lane[i] : most;
+    /* below 2^-120 the inverse would overflow: such a block counts as zero */
+    const float scale = most > 0x1p-120f ? most / 127.0f : 0.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    UNROLL for (int half = 0; half < 2; half++) {
+      i32 sum = 0;
+      for (int c = 16 * half; c < 16 * half + 16; c += LANES) {
+        /* 1.5 * 2^23 rounds; |x / scale| <= 127.00001 rounds to 127 at most */
+        const vf rounded = load_vf(x + BLOCK * b + c) * vf_of(inverse) + vf_of(12582912.0f);
+        const vi value = (vi)rounded - (i32)f32_to_bits(12582912.0f);
+        for (int i = 0; i < LANES; i++) {
+          bytes[BLOCK * b + c + i] = (i8)value[i];
+          sum += value[i];
+        }
+      }
+      sums[2 * b + half] = sum;
+    }
+    scales[b] = scale;
+  }
+}

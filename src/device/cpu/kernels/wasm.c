@@ -1,0 +1,15 @@
+/* The WebAssembly module: what a worker calls. Its memory is shared and given by who instantiates it. */
+#include "body.c"
+#include "program.h"
+#include "memory.h"
+
+
+/* Each worker has an instance, and all instances one memory: each must have a stack of its own in it. */
+__attribute__((export_name("set_stack"))) void set_stack(void* end) {
+  __asm__ volatile("local.get %0\nglobal.set __stack_pointer" ::"r"(end));
+}
+
+__attribute__((export_name("work"))) i32 work_step(u32 control, u32 worker, i32 sequence, i32 spins);
+i32 work_step(u32 control, u32 worker, i32 sequence, i32 spins) {
+  return work((Control*)(uptr)control, TABLE_OF(BODY), worker, sequence, spins);
+}
