@@ -1,6 +1,6 @@
 /** Writes dist/, what the package ships: JavaScript and declarations of src/. Run: npm run build */
 import { execFileSync } from "node:child_process";
-import { rmSync } from "node:fs";
+import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 const root = join(import.meta.dirname, "..");
@@ -12,3 +12,5 @@ execFileSync(
     stdio: "inherit",
   },
 );
+// Prebuilt kernels stand at the same place beside the modules that load them.
+cpSync(join(root, "src/device/cpu/prebuilt"), join(root, "dist/device/cpu/prebuilt"), { recursive: true });

@@ -44,13 +44,13 @@ async function bench(options: BenchOptions): Promise<void> {
   }
   terminal.clearProgress();
   const peakBytes = process.resourceUsage().maxRSS * 1024; // before the measurement below takes its own
-  const ceiling = readCeiling();
-  const bytesPerToken = weightBytesPerToken(model.config);
+  const ceiling = (await model.device.readCeiling?.()) ?? null;
+  const bytesPerToken = weightBytesPerToken(model.config, model.device);
   const tokensPerSecond = median(decode);
   const report = {
     device: model.device.name,
     kernels: model.device.kernels,
-    threads: 1,
+    threads: model.device.threads,
     model: model.name,
     batch: options.batch,
     prefill: { tokens: options.promptTokens, tokens_per_second: median(prefill), median_of: options.runs },
@@ -58,7 +58,7 @@ async function bench(options: BenchOptions): Promise<void> {
     memory: {
       read_ceiling_bytes_per_second: ceiling,
       // A step of a batch reads the weights once for all its sequences; experts apart, which they share in part.
-      share_of_ceiling: (tokensPerSecond * bytesPerToken) / options.batch / ceiling,
+      share_of_ceiling: ceiling && (tokensPerSecond * bytesPerToken) / options.batch / ceiling,
     },
     peak_rss_bytes: peakBytes,
   };
@@ -94,25 +94,6 @@ async function once(model: Model, prompt: number[], { generateTokens, batch }: B
   }
 }
 
-/** Bytes a second that one thread reads from memory: a sum over 256 MiB, the best of three. */
-function readCeiling(): number {
-  const values = new Float64Array(32 << 20).fill(1);
-  let best = 0;
-  for (let attempt = 0; attempt < 3; attempt++) {
-    const started = performance.now();
-    let [a, b, c, d] = [0, 0, 0, 0];
-    for (let i = 0; i < values.length; i += 4) {
-      a += values[i]!;
-      b += values[i + 1]!;
-      c += values[i + 2]!;
-      d += values[i + 3]!;
-    }
-    const perSecond = values.byteLength / ((performance.now() - started) / 1000);
-    if (a + b + c + d === values.length) best = Math.max(best, perSecond);
-  }
-  return best;
-}
-
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
@@ -122,7 +103,11 @@ interface Report {
   readonly kernels: string;
   readonly prefill: { readonly tokens: number; readonly tokens_per_second: number };
   readonly decode: { readonly tokens_per_second: number; readonly bytes_per_token: number };
-  readonly memory: { readonly read_ceiling_bytes_per_second: number; readonly share_of_ceiling: number };
+  readonly threads: number;
+  readonly memory: {
+    readonly read_ceiling_bytes_per_second: number | null;
+    readonly share_of_ceiling: number | null;
+  };
   readonly peak_rss_bytes: number;
 }
 
@@ -132,13 +117,14 @@ async function print(report: Report, terminal: Terminal): Promise<void> {
     return;
   }
   const { prefill, decode, memory } = report;
-  const share = (100 * memory.share_of_ceiling).toFixed(0);
+  const { read_ceiling_bytes_per_second: ceiling, share_of_ceiling: share } = memory;
+  const reads = `the ${((ceiling ?? 0) / 1e9).toFixed(1)} GB/s that ${report.threads} threads read`;
   await terminal.write(
     [
-      `device    ${report.device} (${report.kernels})`,
+      `device    ${report.device} (${report.kernels}), ${report.threads} threads`,
       `prefill   ${prefill.tokens_per_second.toFixed(1)} tokens/s over ${prefill.tokens} tokens`,
       `decode    ${decode.tokens_per_second.toFixed(1)} tokens/s, ${(decode.bytes_per_token / 1e6).toFixed(1)} MB of weights a token`,
-      `memory    ${share} % of the ${(memory.read_ceiling_bytes_per_second / 1e9).toFixed(1)} GB/s that one thread reads`,
+      `memory    ${share === null ? "not measured" : `${(100 * share).toFixed(0)} % of ${reads}`}`,
       `peak      ${(report.peak_rss_bytes / 1e6).toFixed(0)} MB resident`,
       "",
     ].join("\n"),

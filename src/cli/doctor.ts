@@ -20,7 +20,7 @@ async function doctor(options: OutputOptions): Promise<void> {
     system: { platform: platform(), release: release(), arch: arch(), node: process.version },
     cpu: { model: cpus().at(0)?.model ?? "unknown", threads: availableParallelism() },
     memory: { total_bytes: totalmem(), free_bytes: freemem() },
-    devices: deviceNames.filter((name) => name !== "auto").map(describeDevice),
+    devices: await Promise.all(deviceNames.filter((name) => name !== "auto").map(describeDevice)),
     embedded_model: await describeEmbeddedModel(),
   };
   if (terminal.json) {
@@ -42,9 +42,9 @@ async function doctor(options: OutputOptions): Promise<void> {
   );
 }
 
-function describeDevice(name: (typeof deviceNames)[number]) {
+async function describeDevice(name: (typeof deviceNames)[number]) {
   try {
-    using device = chooseDevice(name);
+    using device = await chooseDevice({ device: name });
     return { name, available: true, detail: device.kernels };
   } catch (error) {
     if (!(error instanceof FreeholdError)) throw error;

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
 import { FileSource } from "../engine/file-source.ts";
 import { embeddedModel } from "../engine/load-model.ts";
-import { memoryNeed, parameterCounts } from "../engine/memory-need.ts";
+import { memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
 import { command, type OutputOptions, terminalOf, wholeNumber } from "./model-options.ts";
 
@@ -64,7 +64,7 @@ async function inspectModel(path: string, context: number | undefined) {
       mtp_modules: config.numMtpModules,
       max_context: config.maxPositionEmbeddings,
       parameters: counts,
-      memory: memoryNeed(config, counts.total, tokens),
+      memory: memoryNeed(config, await weightBytes(checkpoint), tokens),
       notes,
       ...tensorReport(checkpoint.tensors, undefined),
     };

@@ -1,8 +1,9 @@
 /** The options that all commands with a model share, and the way from them to a loaded model. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { deviceNames } from "../engine/choose-device.ts";
-import { loadModel } from "../engine/load-model.ts";
+import { type LoadOptions, loadModel } from "../engine/load-model.ts";
 import type { Model } from "../engine/model.ts";
+import { withoutUndefined } from "../engine/without-undefined.ts";
 import { Terminal } from "./terminal.ts";
 
 export interface OutputOptions {
@@ -14,6 +15,8 @@ export interface ModelOptions extends OutputOptions {
   readonly model?: string;
   readonly device: string;
   readonly threads?: number;
+  readonly activations?: NonNullable<LoadOptions["activations"]>;
+  readonly instructions?: string;
   readonly context?: number;
 }
 
@@ -46,7 +49,16 @@ export function withModelOptions(target: Command): Command {
   return target
     .option("--model <ref>", "folder in Hugging Face layout, or a .gguf file (default: the embedded model)")
     .addOption(new Option("--device <name>", "what computes").choices([...deviceNames]).default("auto"))
-    .option("--threads <n>", "threads of the CPU device", wholeNumber(1))
+    .option("--threads <n>", "threads that compute (default: one a physical core)", wholeNumber(1))
+    .addOption(
+      new Option(
+        "--activations <type>",
+        "what weights in block formats are multiplied with: int8 is fast, float32 exact",
+      )
+        .choices(["int8", "float32"])
+        .default("int8"),
+    )
+    .option("--instructions <set>", "instruction set of the kernels (default: the best; freehold doctor lists them)")
     .option("--context <tokens>", "tokens of context to make room for", wholeNumber(1))
     .option("--seed <n>", "the same seed gives the same answer", wholeNumber(Number.MIN_SAFE_INTEGER));
 }
@@ -55,6 +67,11 @@ export function withModelOptions(target: Command): Command {
 export async function openModel(options: ModelOptions, terminal: Terminal, signal?: AbortSignal): Promise<Model> {
   const model = await loadModel(options.model, {
     device: options.device,
+    ...withoutUndefined({
+      threads: options.threads,
+      activations: options.activations,
+      instructions: options.instructions,
+    }),
     ...(options.context === undefined ? {} : { contextLength: options.context }),
     ...(signal === undefined ? {} : { signal }),
     onProgress: (done, total) => terminal.progress(`loading ${Math.floor((100 * done) / total)} %`),
@@ -66,7 +83,6 @@ export async function openModel(options: ModelOptions, terminal: Terminal, signa
       `warning: the model was made for ${model.config.maxPositionEmbeddings} tokens of context, not ${model.contextLength}`,
     );
   }
-  if ((options.threads ?? 1) > 1) terminal.note("note: this version computes on one thread");
   return model;
 }
 

@@ -12,10 +12,43 @@ export interface Device {
   readonly kernels: string;
   /** Takes a weight under the name that graphs use. The array may be kept as it is. */
   setWeight(name: string, data: Float32Array | Int32Array): void;
+  /**
+   * Takes a matrix in the form that files have it in. Absent, or false: this device does not read that format; dequantise it
+   * and use `setWeight`.
+   */
+  setMatrix?(name: string, matrix: StoredMatrix): Promise<boolean>;
+  /** Threads that compute. */
+  readonly threads: number;
   /** Bytes of the weights as this device holds them. */
   readonly weightBytes: number;
+  /** Bytes of one of them. */
+  bytesOfWeight(name: string): number;
+  /** Bytes a second that the device can read from memory, measured; absent where nothing measures it. */
+  readCeiling?(): Promise<number>;
   compile(graph: Graph, options: CompileOptions): Program;
   [Symbol.dispose](): void;
+}
+
+/** A matrix [rows, columns] as files have it, or one matrix for each expert. */
+export interface StoredMatrix {
+  /** Name of a GGUF block type, F32, F16, BF16, FP8 (E4M3 in tiles with scales) or FP4 (E2M1 in blocks of 32 with scales). */
+  readonly format: string;
+  readonly rows: number;
+  readonly columns: number;
+  /** One an expert, or one that holds all experts one after another. */
+  readonly parts: readonly { readonly data: StoredBytes; readonly scales: StoredBytes | undefined }[];
+  readonly experts: number;
+  /** Scales that lie apart (FP8, FP4): float32, or E8M0 bytes; rows and columns that share one. */
+  readonly scaleIsFloat: boolean;
+  readonly blockRows: number;
+  readonly blockColumns: number;
+}
+
+/** A stretch of a file. */
+export interface StoredBytes {
+  readonly source: { read(offset: number, length: number): Promise<Uint8Array> };
+  readonly offset: number;
+  readonly length: number;
 }
 
 export interface CompileOptions {

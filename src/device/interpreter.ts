@@ -37,6 +37,12 @@ export class InterpretedDevice implements Device {
     this.#weights.set(name, data instanceof Int32Array ? data : this.#precision.weight(data));
   }
 
+  readonly threads = 1;
+
+  bytesOfWeight(name: string): number {
+    return found(this.#weights.get(name), "weight", name).byteLength;
+  }
+
   get weightBytes(): number {
     return [...this.#weights.values()].reduce((bytes, weight) => bytes + weight.byteLength, 0);
   }

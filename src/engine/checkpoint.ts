@@ -3,6 +3,7 @@
  * every parameter of the model must be there once, with its shape and a dtype it may have, and nothing else; all faults are
  * listed in one error. Weights are read and dequantised one by one, when they are asked for.
  */
+import type { StoredMatrix } from "../device/device.ts";
 import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 import { openSafetensors, type SafetensorsFile, type TensorInfo } from "../format/safetensors.ts";
@@ -10,7 +11,14 @@ import type { ModelConfig } from "../model/config.ts";
 import { modelParameters, mtpParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { officialName, stackedGateUp } from "../model/weight-names.ts";
-import { isMatrixDtype, loadFloats, loadIntegers, type StoredWeight, storedShapes } from "./stored-weight.ts";
+import {
+  isMatrixDtype,
+  loadFloats,
+  loadIntegers,
+  type StoredWeight,
+  storedMatrix,
+  storedShapes,
+} from "./stored-weight.ts";
 
 /** The files of a model, wherever they are. */
 export interface ModelFiles {
@@ -38,6 +46,8 @@ export interface Checkpoint {
   has(name: string): boolean;
   /** The values of a parameter in float32 (int32 for tables of integers). Reads nothing but its bytes. */
   load(name: string): Promise<LoadedParameter>;
+  /** Where a matrix lies in the files, in its format; undefined for what has another form (stacked experts, integers). */
+  stored(name: string): Promise<StoredMatrix | undefined>;
   close(): Promise<void>;
 }
 
@@ -85,6 +95,11 @@ class SafetensorsCheckpoint implements Checkpoint {
     const data = await loadIntegers(parts[0]!);
     requireExperts(data, parameter, this.config);
     return { shape: parameter.shape, data };
+  }
+
+  async stored(name: string): Promise<StoredMatrix | undefined> {
+    const { parameter, parts } = requireParameter(this.#bindings.get(name), name);
+    return storedMatrix(parameter, parts, this.config.fp8BlockSize);
   }
 
   async close(): Promise<void> {

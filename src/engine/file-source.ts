@@ -6,20 +6,27 @@ import type { ByteSource } from "../format/byte-source.ts";
 
 export class FileSource implements ByteSource {
   readonly name: string;
+  readonly path: string;
   readonly size: number;
   readonly #handle: FileHandle;
 
-  private constructor(name: string, size: number, handle: FileHandle) {
-    this.name = name;
+  private constructor(path: string, size: number, handle: FileHandle) {
+    this.name = basename(path);
+    this.path = path;
     this.size = size;
     this.#handle = handle;
+  }
+
+  /** The operating system's number of the open file. */
+  get descriptor(): number {
+    return this.#handle.fd;
   }
 
   static async open(path: string): Promise<FileSource> {
     try {
       const handle = await open(path, "r");
       const stat = await handle.stat();
-      if (stat.isFile()) return new FileSource(basename(path), stat.size, handle);
+      if (stat.isFile()) return new FileSource(path, stat.size, handle);
       await handle.close();
     } catch (error) {
       throw new ModelError(`Cannot open the file: ${reason(error)}`, { code: "file", where: path, cause: error });

@@ -2,6 +2,7 @@
  * A model in a GGUF file, or in a split one. Metadata and tensor infos are read and checked when it is opened; weights are read
  * and dequantised one by one, when they are asked for.
  */
+import type { StoredMatrix } from "../device/device.ts";
 import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 import { type GgufFile, type GgufTensor, type GgufValue, openGguf } from "../format/gguf.ts";
@@ -62,6 +63,15 @@ export class GgufCheckpoint implements Checkpoint {
     const data = new Float32Array(countElements(parameter.shape));
     tensor.type.decode!(bytes, data); // types without a decoder were refused when the file was opened
     return { shape: parameter.shape, data };
+  }
+
+  async stored(name: string): Promise<StoredMatrix | undefined> {
+    const { parameter, file, tensor } = requireParameter(this.#bindings.get(name), name);
+    const [rows, columns] = parameter.shape.slice(-2) as [number, number];
+    const experts = parameter.shape.length === 3 ? parameter.shape[0]! : 1;
+    const data = { source: file.source, offset: tensor.begin, length: tensor.end - tensor.begin };
+    const apart = { scaleIsFloat: false, blockRows: 1, blockColumns: 1 };
+    return { format: tensor.type.name, rows, columns, experts, parts: [{ data, scales: undefined }], ...apart };
   }
 
   async close(): Promise<void> {

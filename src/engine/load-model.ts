@@ -1,6 +1,7 @@
 /** From a reference (a folder, a .gguf file, or nothing for the embedded model) to a loaded model. */
 import { fileURLToPath } from "node:url";
 import type { DialectName } from "../chat/dialect.ts";
+import type { Activations } from "../device/cpu/kernel-device.ts";
 import type { Device } from "../device/device.ts";
 import { FormatError, ModelError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
@@ -12,12 +13,28 @@ import { chooseDevice } from "./choose-device.ts";
 import { FileSource } from "./file-source.ts";
 import { type GgufCheckpoint, metadataValue } from "./gguf-checkpoint.ts";
 import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
+import { giveParameter } from "./give-parameter.ts";
 import { type GenerationDefaults, Model } from "./model.ts";
+import { ProcessDevice } from "./process-device.ts";
 import { withoutUndefined } from "./without-undefined.ts";
 
 export interface LoadOptions {
-  /** "auto" (default), "cpu" or "reference". */
+  /** "auto" (default), "cpu", "wasm" or "reference". */
   readonly device?: string;
+  /** Threads that compute. Default: one for each physical core that this process may use. */
+  readonly threads?: number;
+  /**
+   * How activations meet weights in block formats (Q8_0, Q4_0, MXFP4 ...): quantised to int8 (default, fast), or in float32 (as
+   * if the weights were dequantised first).
+   */
+  readonly activations?: Activations;
+  /** The instruction set of the kernels ("avx2"); default: the best that the machine has. */
+  readonly instructions?: string;
+  /**
+   * Where steps are computed: on worker threads of this process (default), or in a child process, so that native code that crashes
+   * becomes a DeviceError (code "device-process") and this process goes on.
+   */
+  readonly isolation?: "threads" | "process";
   /** Tokens of context to make room for. Default: the model's max_position_embeddings. */
   readonly contextLength?: number;
   /** Hears how many bytes of weights are loaded. */
@@ -33,8 +50,8 @@ export const embeddedModel = fileURLToPath(new URL("../../assets/seed-v4", impor
  * embedded one. Throws a ModelError or FormatError that says what is wrong with which file.
  */
 export async function loadModel(reference: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
-  const device = chooseDevice(options.device ?? "auto");
   const contextLength = checkContext(options.contextLength);
+  const device = await deviceOf(options);
   const { checkpoint, tokenizer, ...rest } = await openModelFiles(reference);
   try {
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
@@ -56,6 +73,11 @@ export async function loadModel(reference: string = embeddedModel, options: Load
   } finally {
     await checkpoint.close();
   }
+}
+
+function deviceOf({ device, threads, activations, instructions, isolation }: LoadOptions): Promise<Device> {
+  const options = withoutUndefined({ device, threads, activations, instructions });
+  return isolation === "process" ? ProcessDevice.start(options) : chooseDevice(options);
 }
 
 /** What the files of a model hold, in whichever format. */
@@ -106,10 +128,10 @@ async function loadWeights(checkpoint: Checkpoint, device: Device, { onProgress,
   const bytes = (shape: readonly number[]) => 4 * countElements(shape);
   const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
   let loaded = 0;
-  for (const { name, shape } of parameters) {
+  for (const parameter of parameters) {
     signal?.throwIfAborted();
-    device.setWeight(name, (await checkpoint.load(name)).data);
-    loaded += bytes(shape);
+    await giveParameter(checkpoint, parameter, device);
+    loaded += bytes(parameter.shape);
     onProgress?.(loaded, total);
   }
 }

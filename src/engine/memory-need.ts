@@ -1,9 +1,12 @@
 /** What a model needs in memory, from its config alone: weights as a device of this version holds them, caches at a context. */
+import { isMatrixFormat } from "../device/cpu/matrix-formats.ts";
+import type { Device } from "../device/device.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { modelParameters, type Parameter } from "../model/parameters.ts";
 import { recordTransformer } from "../model/transformer.ts";
 import { rowsPerPage } from "../tensor/paging.ts";
 import { countElements } from "../tensor/shape.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 
 const float32Bytes = 4;
 
@@ -22,24 +25,34 @@ export function parameterCounts(
   return { total, active: Math.round(active) };
 }
 
-/** Bytes of one sequence of `context` tokens on the float32 devices. */
-export function memoryNeed(config: ModelConfig, parameters: number, context: number) {
+/** Bytes of one sequence of `context` tokens beside `weightBytes` of weights; caches are float32. */
+export function memoryNeed(config: ModelConfig, weightBytes: number, context: number) {
   let rowsOfCaches = 0;
   for (const { storage } of recordTransformer(config).caches.values()) {
     const { width, layout } = storage;
     const rows = Math.min(Math.ceil(context / layout.tokensPerRow), layout.reach);
     rowsOfCaches += Math.ceil(rows / rowsPerPage(layout)) * rowsPerPage(layout) * width;
   }
-  return {
-    context,
-    weights_bytes: parameters * float32Bytes,
-    cache_bytes: rowsOfCaches * float32Bytes,
-    total_bytes: (parameters + rowsOfCaches) * float32Bytes,
-  };
+  const cacheBytes = rowsOfCaches * float32Bytes;
+  return { context, weights_bytes: weightBytes, cache_bytes: cacheBytes, total_bytes: weightBytes + cacheBytes };
+}
+
+/** Bytes of the weights as the kernels hold them: matrices in the format of their file where they read it, else float32. */
+export async function weightBytes(checkpoint: Checkpoint): Promise<number> {
+  let total = 0;
+  for (const { name, shape, isFactor } of checkpoint.parameters) {
+    const stored = isFactor ? await checkpoint.stored(name) : undefined;
+    if (stored === undefined || !isMatrixFormat(stored.format)) total += float32Bytes * countElements(shape);
+    else for (const { data, scales } of stored.parts) total += data.length + (scales?.length ?? 0);
+  }
+  return total;
 }
 
 /** Bytes of weights that one token reads: everything but the embedding, of which it reads a row, and the experts not chosen. */
-export function weightBytesPerToken(config: ModelConfig): number {
-  const read = modelParameters(config).filter(({ name }) => name !== "embed.weight");
-  return parameterCounts(read, config).active * float32Bytes;
+export function weightBytesPerToken(config: ModelConfig, device: Device): number {
+  const share = config.numExpertsPerToken / config.numExperts;
+  const read = modelParameters(config).filter(({ name, kind }) => name !== "embed.weight" && kind !== "integers");
+  return Math.round(
+    read.reduce((sum, { name, shape }) => sum + device.bytesOfWeight(name) * (shape.length === 3 ? share : 1), 0),
+  );
 }

@@ -40,7 +40,7 @@ export class ModelRunner {
 
   constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
     this.config = config;
-    this.stepTokens = options.stepTokens ?? 64;
+    this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
     const graph = recordTransformer(config);
     const limits = stepLimits(cacheLayouts(graph), this.#limits);
@@ -62,9 +62,10 @@ export class ModelRunner {
   ): Promise<Float32Array[]> {
     const stepTokens = Math.min(options.stepTokens ?? this.stepTokens, this.stepTokens);
     const rows: Float32Array[] = [];
-    for (let start = 0; start < tokenIds.length; start += stepTokens) {
+    for (let start = 0, count: number; start < tokenIds.length; start += count) {
       options.signal?.throwIfAborted();
-      const part = tokenIds.slice(start, start + stepTokens);
+      count = Math.min(stepTokens, stepTokensAt(sequence.length + stepTokens));
+      const part = tokenIds.slice(start, start + count);
       const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
       rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted }])).flat());
       options.onStep?.(start + part.length);
@@ -123,13 +124,22 @@ export class ModelRunner {
     const longest = Math.max(...parts.map(({ cache, tokenIds }) => cache.length + tokenIds.length));
     const { tokens: roomTokens, sequences, context } = this.#limits;
     if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
+    const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
     this.#limits = {
-      tokens: Math.max(tokens, roomTokens),
+      tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext))),
       sequences: Math.max(parts.length, sequences),
-      context: longest <= context ? context : Math.max(longest, 2 * context),
+      context: roomContext,
     };
     this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
   }
+}
+
+/**
+ * Tokens of a step behind `context` tokens: the indexer's scores are a table of a row a token and a column an entry of 4 tokens,
+ * which is kept to 64 MB. How the input is cut changes no bit of the result.
+ */
+function stepTokensAt(context: number): number {
+  return Math.max(16, Math.floor((16 << 20) / (context / 4)));
 }
 
 /** A sequence of tokens and what the model remembers of it. */

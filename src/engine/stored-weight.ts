@@ -2,6 +2,7 @@
  * Weights as files store them, and how they become float32: plain floats, FP8 tiles and FP4 rows with their scales. Which
  * a tensor is, its dtype tells; its name never does.
  */
+import type { StoredMatrix } from "../device/device.ts";
 import { FormatError } from "../errors.ts";
 import type { SafetensorsFile, TensorInfo } from "../format/safetensors.ts";
 import type { Parameter } from "../model/parameters.ts";
@@ -88,6 +89,39 @@ async function decodeInto(
     default:
       decodeE2m1Rows(bytes, await loadScales(weight), into);
   }
+}
+
+/** Where the matrices of a parameter lie in the files; undefined for integers and for parts of stacked tensors. */
+export async function storedMatrix(
+  parameter: Parameter,
+  parts: readonly StoredWeight[],
+  [fp8Rows, fp8Columns]: readonly [number, number],
+): Promise<StoredMatrix | undefined> {
+  const { dtype } = parts[0]!.info;
+  if (parameter.kind === "integers" || parts.some(({ info, elements }) => elements || info.dtype !== dtype))
+    return undefined;
+  const isFloat = parts[0]!.scale?.info.dtype === "F32";
+  if (parts.some(({ scale }) => (scale?.info.dtype === "F32") !== isFloat)) return undefined;
+  const [rows, columns] = parameter.shape.slice(-2) as [number, number];
+  const format = dtype === "F8_E4M3" ? "FP8" : fp4Containers.includes(dtype) ? "FP4" : dtype;
+  for (const part of parts) if (part.scale !== undefined) await loadScales(part); // refuses scales that are no numbers
+  const [blockRows, blockColumns] =
+    format === "FP8" ? [fp8Rows, fp8Columns] : format === "FP4" ? [1, fp4BlockColumns] : [1, 1];
+  const bytes = ({ file, info }: StoredTensor) => ({
+    source: file.source,
+    offset: info.begin,
+    length: info.end - info.begin,
+  });
+  return {
+    format,
+    rows,
+    columns,
+    experts: parameter.shape.length === 3 ? parameter.shape[0]! : 1,
+    parts: parts.map((part) => ({ data: bytes(part), scales: part.scale && bytes(part.scale) })),
+    scaleIsFloat: isFloat,
+    blockRows,
+    blockColumns,
+  };
 }
 
 /** The bytes of a tensor, or of the part of it that is meant. Only whole-byte dtypes are cut. */

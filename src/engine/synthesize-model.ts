@@ -150,7 +150,8 @@ function firstLayers(layers: number) {
 function typeOf({ name, kind, shape }: Parameter, experts: SynthesizeType): GgmlType {
   const type = (name: string) => [...ggmlTypes.values()].find((candidate) => candidate.name === name)!;
   if (kind === "integers") return type("I32");
-  const isSmall = kind === "vector" || name.includes("hc_") || name.endsWith(".ape") || name.endsWith("gate.weight");
+  const isSmall =
+    kind === "vector" || name.includes("hc_") || name.endsWith(".ape") || name.endsWith("ffn.gate.weight");
   if (isSmall || experts === "f32") return type("F32");
   if (shape.length === 3) return type(experts.toUpperCase());
   return type(name.endsWith("wo_a.weight") ? "F16" : "Q8_0");

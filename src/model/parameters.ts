@@ -12,6 +12,8 @@ export interface Parameter {
   /** Routed experts are one parameter a layer and role: [experts, out, in]. */
   readonly shape: readonly number[];
   readonly kind: "matrix" | "vector" | "integers";
+  /** True if it is only multiplied with, or rows of it are looked up: devices may keep it in the format of its file. */
+  readonly isFactor: boolean;
 }
 
 export function modelParameters(config: ModelConfig): Parameter[] {
@@ -23,10 +25,25 @@ export function mtpParameters(config: ModelConfig, module: number): Parameter[] 
   return parametersOf(recordMultiTokenPrediction(config, module)).filter(({ name }) => name.startsWith("mtp."));
 }
 
+/** Ops, and which of their inputs are matrices that they read as they are stored. */
+const factorInputs: ReadonlyMap<string, readonly number[]> = new Map([
+  ["linear", [1]],
+  ["groupedLinear", [1]],
+  ["experts", [3, 4, 5]],
+  ["gatherRows", [0]],
+]);
+
 function parametersOf(graph: Graph): Parameter[] {
+  const otherwise = new Set<string>();
+  for (const { op, inputs } of graph.nodes) {
+    inputs.forEach(({ storage }, i) => {
+      if (storage.kind === "weight" && !factorInputs.get(op.name)?.includes(i)) otherwise.add(storage.name);
+    });
+  }
   return [...graph.weights].map(([name, { dtype, shape }]) => ({
     name,
     shape: shape as readonly number[], // weights have no named sizes
     kind: dtype === "i32" ? "integers" : shape.length === 1 ? "vector" : "matrix",
+    isFactor: dtype === "f32" && shape.length > 1 && !otherwise.has(name),
   }));
 }

@@ -1,33 +1,69 @@
-/** Every op of the catalogue on every device, over its table of cases, against the float64 oracle. */
+/** Every op of the catalogue on every body of the kernels, over its table of cases, against the float64 oracle. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { cpuKernels } from "../../src/device/cpu/cpu-device.ts";
-import type { AnyOp } from "../../src/tensor/graph.ts";
+import type { Device } from "../../src/device/device.ts";
+import { type AnyOp, Graph } from "../../src/tensor/graph.ts";
 import type { Call, CaseTensor, Elements, OpCase } from "../../src/tensor/op.ts";
 import { opCatalogue } from "../../src/tensor/op-catalogue.ts";
 import { countElements, resolveShape } from "../../src/tensor/shape.ts";
+import { kernelBodiesHere, reportBodiesElsewhere } from "../kernel-devices.ts";
 
-type Floats = (values: readonly number[]) => Elements;
+type Floats = (values: readonly number[]) => Float64Array | Float32Array;
 const float64: Floats = (values) => Float64Array.from(values);
 const float32: Floats = (values) => Float32Array.from(values);
 
 /** Sizes that the cases leave open: indexer scores have a column for each entry that any query of the case sees. */
 const openSizes = { "visible.4": 5 };
 
+function elements({ dtype, values }: CaseTensor, floats: Floats): Elements {
+  return dtype === "i32" ? Int32Array.from(values) : floats(values);
+}
+
 function call(op: AnyOp, { inputs, attributes }: OpCase<unknown>, floats: Floats): Call<unknown> {
-  const elements = ({ dtype, values }: CaseTensor) => (dtype === "i32" ? Int32Array.from(values) : floats(values));
-  const buffers = inputs.map(elements);
+  const buffers = inputs.map((input) => elements(input, floats));
   const types = op.infer(inputs, attributes);
   const outputShapes = types.map((type) => resolveShape(type.shape, openSizes));
   const outputs = types.map(({ dtype }, i) => {
     if (op.writesInput && i === 0) return buffers[0]!;
-    return elements({
-      dtype,
-      shape: outputShapes[i]!,
-      values: new Array(countElements(outputShapes[i]!)).fill(Number.NaN),
-    });
+    const values = new Array(countElements(outputShapes[i]!)).fill(Number.NaN);
+    return elements({ dtype, shape: outputShapes[i]!, values }, floats);
   });
   return { inputs: buffers, outputs, inputShapes: inputs.map((input) => input.shape), outputShapes, attributes };
+}
+
+function oracle(op: AnyOp, opCase: OpCase<unknown>): readonly Elements[] {
+  const reference = call(op, opCase, float64);
+  op.reference(reference);
+  return reference.outputs;
+}
+
+/** Matrices that are multiplied are weights, everything else is an input of the step. */
+const weightInputs: Readonly<Record<string, readonly number[]>> = {
+  linear: [1],
+  groupedLinear: [1],
+  experts: [3, 4, 5],
+};
+
+/** The outputs of an op on a device. */
+async function outputsOn(device: Device, op: AnyOp, { inputs, attributes }: OpCase<unknown>): Promise<Elements[]> {
+  const g = new Graph();
+  const values: Record<string, Int32Array | Float32Array> = {};
+  const tensors = inputs.map((input, i) => {
+    const data = elements(input, float32) as Float32Array | Int32Array;
+    if (weightInputs[op.name]?.includes(i)) {
+      device.setWeight(`w${i}`, data);
+      return g.weight(`w${i}`, input.shape, input.dtype);
+    }
+    values[`x${i}`] = data;
+    return g.input(`x${i}`, input.dtype, input.shape);
+  });
+  const outputs = g.apply(op, tensors, attributes);
+  outputs.forEach((output, i) => {
+    g.output(`y${i}`, output);
+  });
+  const program = device.compile(g, { limits: openSizes });
+  await program.run({ sizes: openSizes, inputs: values });
+  return outputs.map((_, i) => program.read(`y${i}`));
 }
 
 /** The greatest |found - expected| / (1 + |expected|), and where. */
@@ -41,30 +77,41 @@ function worst(found: Elements, expected: Elements): { error: number; index: num
   return result;
 }
 
-const devices = [
-  { name: "cpu", floats: float32, kernel: (op: AnyOp) => cpuKernels.get(op.name) ?? op.reference },
-  { name: "reference on float32 buffers", floats: float32, kernel: (op: AnyOp) => op.reference },
-];
+function assertClose(op: AnyOp, found: readonly Elements[], expected: readonly Elements[]): void {
+  expected.forEach((values, i) => {
+    assert.equal(found[i]!.length, values.length, `output ${i}`);
+    const { error, index } = worst(found[i]!, values);
+    assert.ok(error <= op.tolerance, `output ${i}, element ${index}: ${found[i]![index]}, expected ${values[index]}`);
+  });
+}
 
-for (const device of devices) {
-  describe(device.name, () => {
-    for (const op of opCatalogue) {
-      for (const opCase of op.cases()) {
-        test(`${op.name}, ${opCase.name}: agrees with the oracle`, () => {
-          const oracle = call(op, opCase, float64);
-          op.reference(oracle);
-          const found = call(op, opCase, device.floats);
-          (device.kernel(op) as (call: Call<unknown>) => void)(found);
-          oracle.outputs.forEach((expected, i) => {
-            const { error, index } = worst(found.outputs[i]!, expected);
-            const detail = `output ${i}, element ${index}: ${found.outputs[i]![index]}, expected ${expected[index]}`;
-            assert.ok(error <= op.tolerance, detail);
+for (const body of kernelBodiesHere) {
+  describe(body.name, async () => {
+    for (const workers of [1, 3]) {
+      const device = await body.create({ workers });
+      for (const op of opCatalogue) {
+        for (const opCase of op.cases()) {
+          test(`${op.name}, ${opCase.name}, ${workers} workers: agrees with the oracle`, async () => {
+            assertClose(op, await outputsOn(device, op, opCase), oracle(op, opCase));
           });
-        });
+        }
       }
     }
   });
 }
+describe("bodies that this machine cannot run", reportBodiesElsewhere);
+
+describe("the reference on float32 buffers", () => {
+  for (const op of opCatalogue) {
+    test(`${op.name} agrees with the oracle`, () => {
+      for (const opCase of op.cases()) {
+        const found = call(op, opCase, float32);
+        op.reference(found);
+        assertClose(op, found.outputs, oracle(op, opCase));
+      }
+    });
+  }
+});
 
 describe("ops that may write over their input", () => {
   for (const op of opCatalogue.filter((candidate) => candidate.mayOverwrite)) {
@@ -80,13 +127,7 @@ describe("ops that may write over their input", () => {
   }
 });
 
-describe("the catalogue", () => {
-  test("every op is in it once and has a case", () => {
-    assert.equal(new Set(opCatalogue.map((op) => op.name)).size, opCatalogue.length);
-    for (const op of opCatalogue) assert.ok(op.cases().length > 0, op.name);
-  });
-  test("every kernel of the CPU device is that of an op", () => {
-    const names = new Set(opCatalogue.map((op) => op.name));
-    for (const name of cpuKernels.keys()) assert.ok(names.has(name), name);
-  });
+test("every op is in the catalogue once and has a case", () => {
+  assert.equal(new Set(opCatalogue.map((op) => op.name)).size, opCatalogue.length);
+  for (const op of opCatalogue) assert.ok(op.cases().length > 0, op.name);
 });

@@ -1,13 +1,13 @@
 /** Models of random shapes: both devices agree, and no cut of the input changes a bit, where no recorded case looks. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { CpuDevice } from "../../src/device/cpu/cpu-device.ts";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
 import { ModelRunner } from "../../src/engine/model-runner.ts";
 import type { ModelConfig } from "../../src/model/config.ts";
 import { modelParameters } from "../../src/model/parameters.ts";
 import { parseConfig } from "../../src/model/parse-config.ts";
+import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
 
 let state = 1;
 function random(): number {
@@ -78,12 +78,16 @@ async function logitsOf(config: ModelConfig, device: Device, ids: number[], chun
   );
 }
 
+/** Each body in turn. */
+const bodyOf = (seed: number) => kernelBodiesHere[seed % kernelBodiesHere.length]!;
+
 describe("models of random shapes", () => {
   for (let seed = 1; seed <= 40; seed++) {
     test(`shape ${seed}: float32 agrees with float64, chunks and batches change no bit`, async () => {
       state = seed * 7919;
       const config = randomConfig();
-      const [cpu, reference] = [new CpuDevice(), new ReferenceDevice()];
+      using cpu = await bodyOf(seed).create({ workers: 1 + (seed % 3) });
+      const reference = new ReferenceDevice();
       loadRandomWeights(config, [cpu, reference]);
       const ids = Array.from({ length: pick(1, 40, 150, 300) }, () => Math.floor(random() * config.vocabSize));
       const whole = await logitsOf(config, cpu, ids, 512);
@@ -108,7 +112,7 @@ describe("models of random shapes", () => {
       compressRatios: [0, 4, 128],
       hashRouted: [false, false, false],
     };
-    const cpu = new CpuDevice();
+    using cpu = await bestBody.create();
     loadRandomWeights(config, [cpu]);
     const ids = Array.from({ length: 3000 }, (_, i) => (i * 17) % config.vocabSize);
     const [large, small] = [await logitsOf(config, cpu, ids, 1000, 1000), await logitsOf(config, cpu, ids, 77, 77)];

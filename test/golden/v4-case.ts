@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Device } from "../../src/device/device.ts";
 import type { Checkpoint } from "../../src/engine/checkpoint.ts";
 import { openCheckpointFolder } from "../../src/engine/checkpoint-folder.ts";
+import { giveParameter } from "../../src/engine/give-parameter.ts";
 import type { ModelConfig } from "../../src/model/config.ts";
 
 export interface StoredTensor {
@@ -56,7 +57,7 @@ export async function loadCase(name: string): Promise<Case> {
 }
 
 export async function loadWeights({ checkpoint }: Case, device: Device): Promise<void> {
-  for (const { name } of checkpoint.parameters) device.setWeight(name, (await checkpoint.load(name)).data);
+  for (const parameter of checkpoint.parameters) await giveParameter(checkpoint, parameter, device);
 }
 
 /** A reader of F32 and I32 tensors that shares nothing with the one under test. */

@@ -5,7 +5,6 @@
  */
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
-import { CpuDevice } from "../../src/device/cpu/cpu-device.ts";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
 import { KvCache } from "../../src/engine/cache/kv-cache.ts";
@@ -14,6 +13,7 @@ import { ModelRunner, type Sequence } from "../../src/engine/model-runner.ts";
 import { recordMultiTokenPrediction } from "../../src/model/multi-token-prediction.ts";
 import { cacheLayouts } from "../../src/tensor/graph.ts";
 import { layoutName, rowsPerPage } from "../../src/tensor/paging.ts";
+import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
 import { type Case, loadCase, loadWeights } from "./v4-case.ts";
 
 const tolerance = 1e-4; // stated by the recorded cases for a float32 engine; ours stays near 1e-5
@@ -58,9 +58,12 @@ const stages: readonly (readonly [string, string, "positions" | "all"])[] = [
 
 for (const name of names) {
   const golden = await loadCase(name);
-  for (const device of [new CpuDevice(), new ReferenceDevice()]) {
+  const bodies = kernelBodiesHere.map((body) => ({ name: body.name, create: () => body.create() }));
+  for (const body of [...bodies, { name: "reference", create: async () => new ReferenceDevice() }]) {
+    const device = await body.create();
     await loadWeights(golden, device);
-    describe(`${name} on the ${device.name} device`, () => {
+    describe(`${name} on ${body.name}`, () => {
+      after(() => device[Symbol.dispose]());
       test("the logits of every stored position are those of the reference", async () => {
         for (const [b, ids] of golden.prompts.entries()) {
           const rows = await prefill(golden, device, ids, oneStep);
@@ -75,7 +78,7 @@ for (const name of names) {
     });
   }
 
-  const cpu = new CpuDevice();
+  const cpu = await bestBody.create({ workers: 3 });
   await loadWeights(golden, cpu);
   describe(`${name}, inside`, () => {
     after(() => golden.checkpoint.close());

@@ -1,0 +1,248 @@
+/**
+ * Commands: what the kernels in C are told to do, a row of doubles each: number of the op, whether all workers must meet first, the
+ * set of cursors that share out its work, then the op's own slots. Most ops are one command (op-slots.ts); products quantise their
+ * activations first, and experts take three commands.
+ */
+
+import { DeviceError } from "../../errors.ts";
+import type { GraphNode, Tensor } from "../../tensor/graph.ts";
+import { hasBlocks } from "./matrix-formats.ts";
+import {
+  elements,
+  matrixSlots,
+  type OpName,
+  opNames,
+  type PlacedMatrix,
+  type Placement,
+  type Span,
+  slotsOf,
+} from "./op-slots.ts";
+
+export const commandSlots = 56;
+const cursorSets = 32;
+/** Weights of this many rows are worked on together: TILE in kernels/base.h. */
+const tile = 16;
+/** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
+const tokensOfPart = 128;
+
+/** A tensor's rows in int8 blocks. */
+interface Quantized {
+  readonly span: Span;
+  readonly bytes: number;
+  readonly scales: number;
+  readonly sums: number;
+}
+
+export class CommandWriter {
+  readonly #place: Placement;
+  readonly #rows: Float64Array[] = [];
+  #read: Span[] = [];
+  #written: Span[] = [];
+  #sinceBarrier = 0;
+  /** Which tensor each slot of int8 activations holds, the newest last. */
+  readonly #quantized = new Map<object, { slot: number; value: Quantized }>();
+
+  constructor(place: Placement) {
+    this.#place = place;
+  }
+
+  /** All commands, one behind another. */
+  finish(): Float64Array {
+    const all = new Float64Array(this.#rows.length * commandSlots);
+    for (const [i, row] of this.#rows.entries()) all.set(row, i * commandSlots);
+    return all;
+  }
+
+  get count(): number {
+    return this.#rows.length;
+  }
+
+  /** Writes the commands of one node of the graph. */
+  node(node: GraphNode): void {
+    const { op, inputs, outputs, attributes } = node;
+    const [first] = outputs as [Tensor];
+    if (outputs.every((output) => elements(this.#place.shape(output)) === 0)) return;
+    if (op.name === "linear") this.#linear(inputs, first, 1);
+    else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
+    else if (op.name === "experts") this.#experts(inputs, first, (attributes as { limit: number }).limit);
+    else {
+      const [name, slots] = slotsOf(node, this.#place);
+      this.#add(name, slots, inputs, outputs);
+    }
+  }
+
+  #linear([x, weight]: readonly Tensor[], y: Tensor, groups: number): void {
+    const matrix = this.#place.matrix(weight!);
+    const tokens =
+      this.#place
+        .shape(x!)
+        .slice(0, -1)
+        .reduce((a, b) => a * b, 1) / groups;
+    const activations = this.#activations(x!, matrix, matrix.columns * groups);
+    const tiles = Math.ceil(matrix.rows / groups / tile) * groups;
+    // Few rows and many tokens: the tokens are shared out too. Large steps are cut as well, so that x stays in the cache.
+    const part = tiles < 4 * this.#place.workers ? Math.ceil(tokens / this.#place.workers / 8) * 8 : tokensOfPart;
+    const slots = [
+      ...matrixSlots(matrix, 0),
+      ...activations.slots,
+      tokens,
+      this.#place.span(y).address,
+      matrix.rows,
+      groups,
+      part,
+    ];
+    this.#add("linear", slots, [activations.span], [y]);
+  }
+
+  #experts([x, chosen, weights, gate, up, down]: readonly Tensor[], y: Tensor, limit: number): void {
+    const place = this.#place;
+    const [tokens, k] = place.shape(chosen!) as [number, number];
+    const matrices = [gate!, up!, down!].map((tensor) => place.matrix(tensor)) as [
+      PlacedMatrix,
+      PlacedMatrix,
+      PlacedMatrix,
+    ];
+    const [g, u, d] = matrices;
+    const experts = g.parts.length;
+    const memory = expertsMemory(place.experts, tokens * k, experts, g.rows);
+    const route = [
+      place.span(chosen!).address,
+      place.span(weights!).address,
+      tokens,
+      k,
+      experts,
+      memory.first,
+      memory.token,
+      memory.weight,
+    ];
+    this.#add("expertsRoute", route, [chosen!, weights!], [memory.lists]);
+    // gate and up share one form of x: in int8 only when both are in blocks
+    const both = hasBlocks(g.format) && hasBlocks(u.format) ? g : { ...g, format: "F32" as const };
+    const activations = this.#activations(x!, both, g.columns);
+    const int8 = place.int8 && hasBlocks(d.format);
+    const hidden = int8 ? [0, memory.bytes, memory.scales, memory.sums] : [memory.floats, 0, 0, 0];
+    const common = [experts, memory.first, memory.token];
+    this.#add(
+      "expertsGateUp",
+      [...expertSlots(g), ...expertSlots(u), ...activations.slots, ...common, limit, ...hidden],
+      [activations.span, memory.lists],
+      [memory.hidden],
+    );
+    this.#add(
+      "expertsDown",
+      [...expertSlots(d), ...hidden, d.columns, ...common, memory.weight, tokens, place.span(y).address],
+      [memory.hidden, memory.lists],
+      [y],
+    );
+  }
+
+  /** Slots of activations, quantised first where the matrix is in blocks (once for all matrices that multiply them). */
+  #activations(x: Tensor, { format }: PlacedMatrix, columns: number): { slots: number[]; span: Span } {
+    const span = this.#place.span(x);
+    if (!this.#place.int8 || !hasBlocks(format)) return { slots: [span.address, 0, 0, 0, columns], span };
+    const known = this.#quantized.get(x.storage);
+    const { bytes, scales, sums, span: memory } = known?.value ?? this.#quantize(x, columns);
+    return { slots: [span.address, bytes, scales, sums, columns], span: memory };
+  }
+
+  #quantize(x: Tensor, columns: number): Quantized {
+    const slot = this.#freeSlot();
+    const { address } = slot.span;
+    const tokens = this.#place.shape(x).reduce((a, b) => a * b, 1) / columns;
+    const scales = address + tokens * columns;
+    const sums = scales + (tokens * columns) / 8;
+    const bytes = quantizedBytes(tokens, columns);
+    const value = { span: { address, bytes }, bytes: address, scales, sums };
+    this.#quantized.set(x.storage, { slot: slot.index, value });
+    this.#add("quantize", [this.#place.span(x).address, tokens, columns, address, scales, sums], [x], [value.span]);
+    return value;
+  }
+
+  /** A slot that holds nothing, or the oldest. */
+  #freeSlot(): { index: number; span: Span } {
+    const slots = this.#place.quantized;
+    const used = new Set([...this.#quantized.values()].map(({ slot }) => slot));
+    let index = slots.findIndex((_, i) => !used.has(i));
+    if (index < 0) {
+      const [oldest, { slot }] = this.#quantized.entries().next().value!;
+      this.#quantized.delete(oldest);
+      index = slot;
+    }
+    return { index, span: slots[index]! };
+  }
+
+  /** A barrier goes before a command that reads or writes what another wrote since the last one, or writes what another read. */
+  #add(
+    name: OpName,
+    slots: readonly number[],
+    reads: readonly (Tensor | Span)[],
+    writes: readonly (Tensor | Span)[],
+  ): void {
+    const spanOf = (value: Tensor | Span) => ("address" in value ? value : this.#place.span(value));
+    const read = reads.filter((value) => "address" in value || value.storage.kind !== "weight").map(spanOf);
+    const written = writes.map(spanOf);
+    const conflicts =
+      this.#sinceBarrier === cursorSets - 1 ||
+      overlap(read, this.#written) ||
+      overlap(written, this.#written) ||
+      overlap(written, this.#read);
+    if (conflicts) {
+      this.#read = [];
+      this.#written = [];
+      this.#sinceBarrier = 0;
+    }
+    this.#read.push(...read);
+    this.#written.push(...written);
+    this.#sinceBarrier++;
+    const row = new Float64Array(commandSlots);
+    if (slots.length + 3 > commandSlots) throw new DeviceError(`The command ${name} is too long`);
+    row.set([opNames.indexOf(name), conflicts ? 1 : 0, this.#rows.length % cursorSets, ...slots]);
+    this.#rows.push(row);
+  }
+}
+
+/** One command that reads `bytes` of memory; `sums` has 64 bytes a worker. */
+export function readMemoryCommand(address: number, bytes: number, sums: number): Float64Array {
+  const row = new Float64Array(commandSlots);
+  row.set([opNames.indexOf("readMemory"), 0, 0, address, bytes, sums]);
+  return row;
+}
+
+function overlap(a: readonly Span[], b: readonly Span[]): boolean {
+  return a.some((x) => b.some((y) => x.address < y.address + y.bytes && y.address < x.address + x.bytes));
+}
+
+/** Slots of the matrices of experts: those of the first, and the table of all. */
+const expertSlots = (m: PlacedMatrix) => [...matrixSlots(m, 0), m.table];
+
+/** Bytes of `tokens` rows in int8 blocks: a byte a column, a float32 scale every 32, an int32 sum every 16. */
+export function quantizedBytes(tokens: number, columns: number): number {
+  return Math.ceil((tokens * columns * 1.375) / 64) * 64;
+}
+
+const aligned = (bytes: number) => Math.ceil(bytes / 64) * 64;
+
+/** Bytes of the working memory that the experts of a layer need. */
+export function expertsBytes(pairs: number, experts: number, width: number): number {
+  return expertsMemory({ address: 0, bytes: 0 }, pairs, experts, width).end;
+}
+
+function expertsMemory({ address }: Span, pairs: number, experts: number, width: number) {
+  const first = address;
+  const token = first + aligned(4 * (experts + 1));
+  const weight = token + aligned(4 * pairs);
+  const floats = weight + aligned(4 * pairs); // int8 blocks take less, in the same place
+  const scales = floats + pairs * width;
+  const sums = scales + (pairs * width) / 8;
+  const end = floats + aligned(4 * pairs * width);
+  const lists = { address: first, bytes: floats - first };
+  const hidden = { address: floats, bytes: end - floats };
+  return { first, token, weight, floats, bytes: floats, scales, sums, end, lists, hidden };
+}
+
+/** Bytes of scratch that a worker needs: a panel, and accumulators of the largest unit of work. */
+export function scratchBytes(tokens: number, heads: number): number {
+  const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
+  // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
+  return panel + aligned(tokens * 4 * (2 * tile + 32)) + aligned(heads * 4 * (tile + 128 + 8));
+}

@@ -1,0 +1,301 @@
+/**
+ * A graph compiled for the kernels: one arena for intermediate values, buffers for inputs and caches, and the commands of a step.
+ * Commands hold addresses and sizes; they are written anew when a step has sizes that no earlier one had, and decoding comes back
+ * to the same few sizes again and again.
+ */
+import { DeviceError } from "../../errors.ts";
+import type { CacheTensor, Graph, Tensor } from "../../tensor/graph.ts";
+import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
+import { layoutName } from "../../tensor/paging.ts";
+import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
+import type { CompileOptions, Program, StepValues } from "../device.ts";
+import { CommandWriter, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
+import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
+import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
+import type { PlacedMatrix, Placement, Span } from "./op-slots.ts";
+
+/** Tensors that are kept in int8 blocks at the same time: what attention and experts multiply more than once. */
+const quantizedSlots = 3;
+/** Programs of different sizes that are kept. */
+const mostCommandLists = 24;
+
+interface CommandList {
+  readonly region: Region;
+  readonly count: number;
+}
+
+export class KernelProgram implements Program {
+  readonly graph: Graph;
+  readonly #device: KernelDevice;
+  readonly #host: KernelHost;
+  readonly #weight: (name: string) => PlacedWeight;
+  readonly #kept = new Map<string, Tensor>();
+  readonly #caches = new Map<string, Region>();
+  readonly #inputs = new Map<string, Region>();
+  readonly #constants = new Map<readonly number[], Region>();
+  #limits: Sizes;
+  #plan!: MemoryPlan;
+  #arena!: Region;
+  #work!: { quantized: readonly Span[]; experts: Span; region: Region; scratch: Region; scratchBytes: number };
+  /** By the sizes of the step; the one used last stands last. */
+  #lists = new Map<string, CommandList>();
+  #sizes: Sizes | undefined;
+
+  constructor(graph: Graph, device: KernelDevice, weight: (name: string) => PlacedWeight, options: CompileOptions) {
+    this.graph = graph;
+    this.#device = device;
+    this.#host = device.host;
+    this.#weight = weight;
+    for (const [name, tensor] of graph.outputs) this.#kept.set(name, tensor);
+    for (const name of options.keep ?? []) this.#kept.set(name, found(graph.labels.get(name), "label", name));
+    for (const name of graph.weights.keys()) weight(name);
+    for (const cache of graph.caches.values()) this.#caches.set(cache.storage.name, this.#host.allocate(0));
+    this.#limits = options.limits;
+    this.#makeRoom();
+  }
+
+  reserve(limits: Sizes): void {
+    this.#forgetLists();
+    this.#arena.free();
+    this.#work.region.free();
+    this.#work.scratch.free();
+    this.#sizes = undefined;
+    this.#limits = limits;
+    this.#makeRoom();
+  }
+
+  async run(step: StepValues): Promise<void> {
+    for (const [name, limit] of Object.entries(this.#limits)) {
+      if (step.sizes[name]! <= limit) continue;
+      throw new DeviceError(`The step has ${step.sizes[name]} ${name}, the program has room for ${limit}`);
+    }
+    this.#takeInputs(step);
+    this.#sizes = step.sizes;
+    const list = this.#commands(step.sizes);
+    const { scratch, scratchBytes: each } = this.#work;
+    const { region, count } = list;
+    await this.#host.run({ commands: region.address, count, scratch: scratch.address, scratchBytes: each });
+  }
+
+  read(name: string): Float32Array | Int32Array {
+    const tensor = found(this.#kept.get(name), "output", name);
+    if (this.#sizes === undefined) throw new DeviceError(`"${name}" is read before the first step`);
+    const { storage } = tensor;
+    const length = countElements(resolveShape(tensor.shape, this.#sizes));
+    const [region, offset] =
+      storage.kind === "input" ? [this.#inputs.get(storage.name)!, 0] : [this.#arena, this.#plan.offsets.get(storage)!];
+    return (tensor.dtype === "i32" ? int32View : float32View)(region, offset, length).slice();
+  }
+
+  resizeCaches(layout: string, rows: number): void {
+    for (const { storage } of this.#cachesOf(layout)) {
+      const old = this.#caches.get(storage.name)!;
+      const grown = this.#host.allocate(4 * rows * storage.width);
+      const kept = Math.min(old.bytes, grown.bytes) / 4;
+      float32View(grown, 0, kept).set(float32View(old, 0, kept));
+      old.free();
+      this.#caches.set(storage.name, grown);
+    }
+    this.#forgetLists();
+  }
+
+  copyCacheRows(layout: string, from: number, to: number, count: number): void {
+    for (const { storage } of this.#cachesOf(layout)) {
+      const { name, width } = storage;
+      const region = this.#caches.get(name)!;
+      float32View(region, 0, region.bytes / 4).copyWithin(to * width, from * width, (from + count) * width);
+    }
+  }
+
+  readCache(name: string, firstRow: number, rows: number): Float32Array {
+    const { width } = found(this.graph.caches.get(name), "cache", name).storage;
+    return float32View(this.#caches.get(name)!, firstRow * width, rows * width).slice();
+  }
+
+  get memoryBytes(): number {
+    const regions = [...this.#caches.values(), this.#arena, this.#work.region, this.#work.scratch];
+    return regions.reduce((bytes, region) => bytes + region.bytes, 0);
+  }
+
+  [Symbol.dispose](): void {
+    this.#forgetLists();
+    const work = [this.#arena, this.#work.region, this.#work.scratch];
+    for (const region of [...this.#caches.values(), ...this.#inputs.values(), ...this.#constants.values(), ...work])
+      region.free();
+    this.#caches.clear();
+  }
+
+  #cachesOf(layout: string): CacheTensor[] {
+    return [...this.graph.caches.values()].filter((cache) => layoutName(cache.storage.layout) === layout);
+  }
+
+  /** Makes room for steps within the limits: the arena, and the working memory of the ops that need more than their outputs. */
+  #makeRoom(): void {
+    const { graph } = this;
+    this.#plan = planMemory(graph, this.#limits, [...this.#kept.values()]);
+    this.#arena = this.#host.allocate(4 * this.#plan.arenaElements);
+    const shape = (tensor: Tensor) => resolveShape(tensor.shape, { rows: 0, ...this.#limits });
+    const quantized = [0];
+    const experts = [0];
+    const tokens = [1];
+    const heads = [1];
+    for (const { op, inputs } of graph.nodes) {
+      if (op.name === "linear" || op.name === "groupedLinear") {
+        const size = countElements(shape(inputs[0]!));
+        if (!this.#isBlockless(inputs[1]!)) quantized.push(quantizedBytes(1, size));
+      } else if (op.name === "experts") {
+        const [rows, k] = shape(inputs[1]!) as [number, number];
+        const [count, width, hidden] = shape(inputs[3]!) as [number, number, number];
+        quantized.push(quantizedBytes(rows, hidden));
+        experts.push(expertsBytes(rows * k, count, width));
+      } else if (op.name === "sparseAttention" || op.name === "indexerScores") {
+        heads.push(shape(inputs[0]!)[1]!);
+      }
+      tokens.push(...inputs.filter(({ shape }) => shape[0] === "tokens").map((tensor) => shape(tensor)[0]!));
+    }
+    const slotBytes = Math.max(...quantized);
+    const expertBytes = Math.max(...experts);
+    const region = this.#host.allocate(quantizedSlots * slotBytes + expertBytes);
+    const perWorker = scratchBytes(Math.max(...tokens, this.#limits.tokens ?? 1), Math.max(...heads));
+    this.#work = {
+      quantized: Array.from({ length: quantizedSlots }, (_, i) => ({
+        address: region.address + i * slotBytes,
+        bytes: slotBytes,
+      })),
+      experts: { address: region.address + quantizedSlots * slotBytes, bytes: expertBytes },
+      region,
+      scratch: this.#host.allocate(perWorker * this.#host.workers),
+      scratchBytes: perWorker,
+    };
+  }
+
+  /** Whether a weight surely needs no int8 activations. */
+  #isBlockless({ storage }: Tensor): boolean {
+    return storage.kind !== "weight" || this.#weight(storage.name).kind === "numbers";
+  }
+
+  /** Copies the inputs to where the commands expect them. A buffer that must grow moves, and the commands with it. */
+  #takeInputs(step: StepValues): void {
+    for (const [name, tensor] of this.graph.inputs) {
+      const values = found(step.inputs[name], "input", name);
+      const elements = countElements(resolveShape(tensor.shape, step.sizes));
+      if (values.length !== elements) {
+        throw new DeviceError(`The input "${name}" has ${values.length} elements, the step needs ${elements}`);
+      }
+      let region = this.#inputs.get(name);
+      if (region === undefined || region.bytes < 4 * elements) {
+        region?.free();
+        region = this.#host.allocate(Math.max(256, 8 * elements));
+        this.#inputs.set(name, region);
+        this.#forgetLists();
+      }
+      (tensor.dtype === "i32" ? int32View : float32View)(region, 0, elements).set(values);
+    }
+  }
+
+  #commands(sizes: Sizes): CommandList {
+    const key = Object.values(sizes).join(",");
+    const known = this.#lists.get(key);
+    this.#lists.delete(key);
+    const list = known ?? this.#write(sizes);
+    this.#lists.set(key, list);
+    if (this.#lists.size > mostCommandLists) {
+      const [oldest, { region }] = this.#lists.entries().next().value!;
+      region.free();
+      this.#lists.delete(oldest);
+    }
+    return list;
+  }
+
+  #write(sizes: Sizes): CommandList {
+    const writer = new CommandWriter(this.#placement(sizes));
+    for (const node of this.graph.nodes) writer.node(node);
+    const commands = writer.finish();
+    const region = this.#host.allocate(commands.byteLength);
+    new Float64Array(region.view.buffer, region.view.byteOffset, commands.length).set(commands);
+    return { region, count: writer.count };
+  }
+
+  #placement(sizes: Sizes): Placement {
+    const shape = (tensor: Tensor): readonly number[] => {
+      const { storage } = tensor;
+      if (storage.kind !== "cache") return resolveShape(tensor.shape, sizes);
+      return [this.#caches.get(storage.name)!.bytes / 4 / storage.width, storage.width];
+    };
+    return {
+      workers: this.#host.workers,
+      int8: this.#device.activations === "int8",
+      shape,
+      span: (tensor) => this.#span(tensor, 4 * countElements(shape(tensor))),
+      matrix: (tensor) => this.#matrix(tensor),
+      isStored: ({ storage }) => storage.kind === "weight" && this.#weight(storage.name).kind === "matrix",
+      constants: (values) => this.#constantsOf(values),
+      quantized: this.#work.quantized,
+      experts: this.#work.experts,
+    };
+  }
+
+  #span({ storage }: Tensor, bytes: number): Span {
+    switch (storage.kind) {
+      case "input":
+        return { address: this.#inputs.get(storage.name)!.address, bytes };
+      case "cache":
+        return { address: this.#caches.get(storage.name)!.address, bytes };
+      case "weight": {
+        const weight = this.#weight(storage.name);
+        // Kernels of matrices are given the matrix; others never see a stored weight.
+        return weight.kind === "numbers" ? weight.span : { address: weight.matrix.parts[0]!.data, bytes: 0 };
+      }
+      case "intermediate":
+        return { address: this.#arena.address + 4 * this.#plan.offsets.get(storage)!, bytes };
+      default:
+        return storage satisfies never;
+    }
+  }
+
+  #matrix(tensor: Tensor): PlacedMatrix {
+    const { storage } = tensor;
+    if (storage.kind !== "weight") throw new DeviceError("A matrix that is no weight cannot be multiplied here");
+    const weight = this.#weight(storage.name);
+    if (weight.kind === "matrix") return weight.matrix;
+    const shape = tensor.shape as readonly number[]; // weights have no named sizes
+    const [rows, columns] = shape.slice(-2) as [number, number];
+    const experts = shape.length === 3 ? shape[0]! : 1;
+    const parts = Array.from({ length: experts }, (_, e) => ({
+      data: weight.span.address + 4 * e * rows * columns,
+      scales: 0,
+    }));
+    const table = this.#constantsOf(this.#tableOf(storage.name, parts));
+    const apart = { scaleRowElements: 0, scaleIsFloat: false, blockRows: 1, blockColumns: 1 };
+    return { format: "F32", rows, columns, rowBytes: 4 * columns, parts, table, ...apart };
+  }
+
+  readonly #tables = new Map<string, readonly number[]>();
+
+  #tableOf(name: string, parts: readonly { data: number; scales: number }[]): readonly number[] {
+    const known = this.#tables.get(name) ?? parts.flatMap(({ data, scales }) => [data, scales]);
+    this.#tables.set(name, known);
+    return known;
+  }
+
+  /** Numbers in memory as float64; the same array is stored once. */
+  #constantsOf(values: readonly number[]): number {
+    let region = this.#constants.get(values);
+    if (region === undefined) {
+      region = this.#host.allocate(8 * values.length);
+      new Float64Array(region.view.buffer, region.view.byteOffset, values.length).set(values);
+      this.#constants.set(values, region);
+    }
+    return region.address;
+  }
+
+  #forgetLists(): void {
+    for (const { region } of this.#lists.values()) region.free();
+    this.#lists.clear();
+  }
+}
+
+function found<T>(value: T | undefined, what: string, name: string): T {
+  if (value === undefined) throw new DeviceError(`The program needs the ${what} "${name}", which is not there`);
+  return value;
+}

@@ -1,0 +1,150 @@
+/** The child process of a ProcessDevice: it holds the real device and does what it is asked, in the order of the requests. */
+import type { Device, Program, StepValues, StoredMatrix } from "../device/device.ts";
+import { DeviceError, FreeholdError } from "../errors.ts";
+import { MemorySource } from "../format/byte-source.ts";
+import { type CacheTensor, Graph, type GraphNode, type Tensor } from "../tensor/graph.ts";
+import { opCatalogue } from "../tensor/op-catalogue.ts";
+import type { Sizes } from "../tensor/shape.ts";
+import { chooseDevice, type DeviceOptions } from "./choose-device.ts";
+import { FileSource } from "./file-source.ts";
+
+export type StoredPart = { readonly offset: number; readonly length: number } & (
+  | { readonly path: string }
+  | { readonly bytes: Uint8Array }
+);
+
+interface SentMatrix extends Omit<StoredMatrix, "parts"> {
+  readonly parts: readonly { readonly data: StoredPart; readonly scales: StoredPart | undefined }[];
+}
+
+interface RecordedGraph {
+  readonly nodes: readonly (Omit<GraphNode, "op"> & { readonly op: string })[];
+  readonly inputs: ReadonlyMap<string, Tensor>;
+  readonly weights: ReadonlyMap<string, Tensor>;
+  readonly caches: ReadonlyMap<string, CacheTensor>;
+  readonly outputs: ReadonlyMap<string, Tensor>;
+  readonly labels: ReadonlyMap<string, Tensor>;
+}
+
+export type Request =
+  | { readonly kind: "start"; readonly options: DeviceOptions }
+  | { readonly kind: "setWeight"; readonly name: string; readonly data: Float32Array | Int32Array }
+  | { readonly kind: "setMatrix"; readonly name: string; readonly matrix: SentMatrix }
+  | { readonly kind: "readCeiling" }
+  | {
+      readonly kind: "compile";
+      readonly program: number;
+      readonly graph: RecordedGraph;
+      readonly limits: Sizes;
+      readonly keep: readonly string[];
+    }
+  | { readonly kind: "reserve"; readonly program: number; readonly limits: Sizes }
+  | ({ readonly kind: "run"; readonly program: number } & StepValues)
+  | { readonly kind: "resizeCaches"; readonly program: number; readonly layout: string; readonly rows: number }
+  | {
+      readonly kind: "copyCacheRows";
+      readonly program: number;
+      readonly layout: string;
+      readonly from: number;
+      readonly to: number;
+      readonly count: number;
+    };
+
+export interface Response {
+  readonly id: number;
+  readonly value?: unknown;
+  readonly error?: { readonly message: string; readonly code: string; readonly hint: string | undefined };
+}
+
+let device: Device | undefined;
+const programs = new Map<number, { program: Program; kept: readonly string[] }>();
+const files = new Map<string, Promise<FileSource>>();
+
+async function answer(request: Request): Promise<unknown> {
+  switch (request.kind) {
+    case "start": {
+      device = await chooseDevice(request.options);
+      const { name, kernels, threads } = device;
+      return { name, kernels, threads };
+    }
+    case "setWeight":
+      return device!.setWeight(request.name, request.data);
+    case "setMatrix": {
+      const parts = await Promise.all(
+        request.matrix.parts.map(async ({ data, scales }) => ({
+          data: await received(data),
+          scales: scales && (await received(scales)),
+        })),
+      );
+      return (await device!.setMatrix?.(request.name, { ...request.matrix, parts })) ?? false;
+    }
+    case "readCeiling":
+      return (await device!.readCeiling?.()) ?? 0;
+    case "compile": {
+      const graph = rebuild(request.graph);
+      const program = device!.compile(graph, { limits: request.limits, keep: request.keep });
+      programs.set(request.program, { program, kept: [...graph.outputs.keys(), ...request.keep] });
+      return undefined;
+    }
+    case "reserve":
+      return programOf(request.program).reserve(request.limits);
+    case "run": {
+      const { program, kept } = programs.get(request.program)!;
+      await program.run(request);
+      const outputs = Object.fromEntries(kept.map((name) => [name, program.read(name)]));
+      return { outputs, memoryBytes: program.memoryBytes };
+    }
+    case "resizeCaches":
+      return programOf(request.program).resizeCaches(request.layout, request.rows);
+    case "copyCacheRows":
+      return programOf(request.program).copyCacheRows(request.layout, request.from, request.to, request.count);
+    default:
+      return request satisfies never;
+  }
+}
+
+function programOf(id: number): Program {
+  return programs.get(id)!.program;
+}
+
+/** The graph with the ops that the names stand for. */
+function rebuild({ nodes, ...maps }: RecordedGraph): Graph {
+  const graph = new Graph();
+  for (const { op: name, ...node } of nodes) {
+    const op = opCatalogue.find((candidate) => candidate.name === name);
+    if (op === undefined) throw new DeviceError(`There is no op "${name}"`);
+    graph.nodes.push({ ...node, op });
+  }
+  for (const [name, tensor] of maps.inputs) graph.inputs.set(name, tensor);
+  for (const [name, tensor] of maps.weights) graph.weights.set(name, tensor);
+  for (const [name, tensor] of maps.caches) graph.caches.set(name, tensor);
+  for (const [name, tensor] of maps.outputs) graph.outputs.set(name, tensor);
+  for (const [name, tensor] of maps.labels) graph.labels.set(name, tensor);
+  return graph;
+}
+
+async function received(part: StoredPart) {
+  if ("bytes" in part) return { source: new MemorySource("bytes", part.bytes), offset: 0, length: part.length };
+  let file = files.get(part.path);
+  if (file === undefined) {
+    file = FileSource.open(part.path);
+    files.set(part.path, file);
+  }
+  return { source: await file, offset: part.offset, length: part.length };
+}
+
+/** Requests are answered one after another, in their order. */
+let last: Promise<void> = Promise.resolve();
+process.on("message", ({ id, ...request }: Request & { readonly id: number }) => {
+  last = last.then(async () => {
+    const response = await answer(request as Request).then(
+      (value): Response => ({ id, value }),
+      (error): Response => {
+        const { code, hint } = error instanceof FreeholdError ? error : { code: "internal", hint: undefined };
+        return { id, error: { message: String(error?.message ?? error), code, hint } };
+      },
+    );
+    if (process.connected) process.send!(response);
+  });
+});
+process.on("disconnect", () => process.exit(0));

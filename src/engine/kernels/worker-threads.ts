@@ -1,0 +1,44 @@
+/** Worker threads of Node that run kernels, natively or in WebAssembly. They do not keep the process alive while they wait. */
+import { Worker } from "node:worker_threads";
+import type { KernelWorkers } from "../../device/cpu/kernel-host.ts";
+import type { WasmStart } from "../../device/cpu/wasm-host.ts";
+import { DeviceError } from "../../errors.ts";
+
+/** What a worker needs to begin (see kernel-worker.ts). */
+export type WorkerStart =
+  | WasmStart
+  | { readonly kind: "native"; readonly addon: string; readonly control: Uint8Array; readonly address: number };
+
+/** `onFailure` is called when a thread dies: the others must not wait for it. */
+export function startWorkers(count: number, start: WorkerStart, onFailure: () => void): KernelWorkers {
+  // In the repository TypeScript runs as it is; the package holds JavaScript.
+  const file = new URL(import.meta.url.endsWith(".ts") ? "./kernel-worker.ts" : "./kernel-worker.js", import.meta.url);
+  const failed = Promise.withResolvers<never>();
+  failed.promise.catch(() => {}); // it is heard in `during`
+  const ended: Promise<void>[] = [];
+  const workers = Array.from({ length: count }, (_, index) => {
+    const worker = new Worker(file, { workerData: { ...start, index }, name: `freehold-${index}` });
+    worker.unref();
+    worker.on("error", (error) => {
+      onFailure();
+      failed.reject(
+        new DeviceError(`A thread of the kernels failed: ${error.message}`, { code: "worker", cause: error }),
+      );
+    });
+    ended.push(new Promise((resolve) => worker.on("exit", () => resolve())));
+    return worker;
+  });
+  return {
+    async during(work) {
+      workers[0]!.ref();
+      try {
+        await Promise.race([work, failed.promise]);
+      } finally {
+        workers[0]!.unref();
+      }
+    },
+    whenEnded(then) {
+      void Promise.all(ended).then(then);
+    },
+  };
+}
