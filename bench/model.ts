@@ -1,5 +1,6 @@
-/** Tokens a second of the embedded model on one core, and the multiplications behind them. */
-import { performance } from "node:perf_hooks";
+/** The embedded model: tokens a second, alone and with a busy neighbour, and how long the caller's event loop ever waits. */
+import { spawn } from "node:child_process";
+import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import { loadModel } from "../src/engine/load-model.ts";
 import { parameterCounts } from "../src/engine/memory-need.ts";
 import { modelParameters } from "../src/model/parameters.ts";
@@ -26,4 +27,25 @@ export async function benchModel(): Promise<void> {
     const answer = await session.complete(base, { temperature: 0, maxTokens: 129, ignoreEos: true });
     show(`decode behind ${context} tokens`, (answer.tokenIds.length - 1) / answer.seconds.decode);
   }
+
+  const decode = async () => {
+    using session = model.createSession();
+    const answer = await session.complete(prompt, { temperature: 0, maxTokens: 400, ignoreEos: true });
+    return (answer.tokenIds.length - 1) / answer.seconds.decode;
+  };
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  const quiet = await decode();
+  delay.disable();
+  report(
+    "event loop, wait while generating",
+    `99 % under ${(delay.percentile(99) / 1e6).toFixed(1)} ms, most ${(delay.max / 1e6).toFixed(1)} ms`,
+  );
+  const neighbour = spawn(process.execPath, ["-e", "for (;;);"]);
+  const busy = await decode();
+  neighbour.kill("SIGKILL");
+  report(
+    "decode beside a busy process",
+    `${busy.toFixed(0)} tokens/s, ${((100 * busy) / quiet).toFixed(0)} % of ${quiet.toFixed(0)}`,
+  );
 }

@@ -3,6 +3,7 @@
  * Each prints its figures with what they are to be compared with; nothing here is an assertion.
  */
 import { cpus } from "node:os";
+import { benchKernels } from "./kernels.ts";
 import { benchModel } from "./model.ts";
 import { benchSampling } from "./sampling.ts";
 import { benchTokenizer } from "./tokenizer.ts";
@@ -10,6 +11,7 @@ import { benchTokenizer } from "./tokenizer.ts";
 const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
   tokenizer: benchTokenizer,
   sampling: benchSampling,
+  kernels: benchKernels,
   model: benchModel,
 };
 

@@ -1,6 +1,6 @@
 /**
  * Times Freehold and llama.cpp (node-llama-cpp's prebuilt binary, installed into a folder of its own) on the same file, in turn,
- * and prints the ratios. Run: node bench/peers/run.ts FILE.gguf [--threads 1] [--prompt 512] [--generate 32] [--rounds 3]
+ * and prints the ratios. Run: node bench/peers/run.ts FILE.gguf [--threads 1] [--prompt 512] [--generate 32] [--rounds 5] [--instructions avx2]
  * Without a file the `tiny` model is synthesised. Run it alone: a busy machine slows the two by different amounts.
  */
 import { execFileSync } from "node:child_process";
@@ -20,7 +20,8 @@ const { values, positionals } = parseArgs({
     threads: { type: "string", default: "1" },
     prompt: { type: "string", default: "512" },
     generate: { type: "string", default: "32" },
-    rounds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "5" },
+    instructions: { type: "string" },
   },
 });
 
@@ -30,7 +31,17 @@ interface Speeds {
 }
 
 function freehold(file: string): Speeds {
-  const args = ["bench", "--model", file, "--prompt-tokens", values.prompt, "--generate-tokens", values.generate];
+  const instructions = values.instructions === undefined ? [] : ["--instructions", values.instructions];
+  const args = [
+    "bench",
+    ...instructions,
+    "--model",
+    file,
+    "--prompt-tokens",
+    values.prompt,
+    "--generate-tokens",
+    values.generate,
+  ];
   const out = execFileSync(process.execPath, [
     program,
     ...args,
@@ -41,7 +52,10 @@ function freehold(file: string): Speeds {
     "--json",
     "--quiet",
   ]);
-  const { prefill, decode } = JSON.parse(out.toString());
+  const { prefill, decode, memory, peak_rss_bytes: peak } = JSON.parse(out.toString());
+  const share = (100 * memory.share_of_ceiling).toFixed(0);
+  const ceiling = (memory.read_ceiling_bytes_per_second / 1e9).toFixed(1);
+  console.log(`  Freehold reads ${share} % of ${ceiling} GB/s while it decodes; ${(peak / 1e6).toFixed(0)} MB at most`);
   return { prefill: prefill.tokens_per_second, decode: decode.tokens_per_second };
 }
 
