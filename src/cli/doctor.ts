@@ -3,6 +3,7 @@ import { access } from "node:fs/promises";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
 import type { Command } from "commander";
 import { chooseDevice, deviceNames } from "../engine/choose-device.ts";
+import { type BodyInfo, kernelBodies } from "../engine/kernels/native-host.ts";
 import { embeddedModel } from "../engine/load-model.ts";
 import { FreeholdError } from "../errors.ts";
 import { command, type OutputOptions, terminalOf } from "./model-options.ts";
@@ -19,6 +20,7 @@ async function doctor(options: OutputOptions): Promise<void> {
   const report = {
     system: { platform: platform(), release: release(), arch: arch(), node: process.version },
     cpu: { model: cpus().at(0)?.model ?? "unknown", threads: availableParallelism() },
+    instructions: describeInstructions(),
     memory: { total_bytes: totalmem(), free_bytes: freemem() },
     devices: await Promise.all(deviceNames.filter((name) => name !== "auto").map(describeDevice)),
     embedded_model: await describeEmbeddedModel(),
@@ -33,6 +35,10 @@ async function doctor(options: OutputOptions): Promise<void> {
       `system    ${system.platform} ${system.release} ${system.arch}, Node ${system.node}`,
       `cpu       ${cpu.model}, ${cpu.threads} threads`,
       `memory    ${gib(memory.total_bytes)} in all, ${gib(memory.free_bytes)} free`,
+      ...report.instructions.map(
+        ({ name, instructions, available }) =>
+          `kernels   ${available ? "yes" : "no "}  ${instructions} (--instructions ${name})`,
+      ),
       ...report.devices.map(
         ({ name, available, detail }) => `${name.padEnd(10)}${available ? "yes" : "no "}  ${detail}`,
       ),
@@ -40,6 +46,16 @@ async function doctor(options: OutputOptions): Promise<void> {
       "",
     ].join("\n"),
   );
+}
+
+/** The instruction sets that the native kernels were compiled for; none where they cannot be loaded. */
+function describeInstructions(): readonly BodyInfo[] {
+  try {
+    return kernelBodies();
+  } catch (error) {
+    if (!(error instanceof FreeholdError)) throw error;
+    return [];
+  }
 }
 
 async function describeDevice(name: (typeof deviceNames)[number]) {

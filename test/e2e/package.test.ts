@@ -62,6 +62,25 @@ describe("the package", () => {
     assert.equal(run(process.execPath, [join(installed, "bin/freehold.js"), "--version"]).trim(), version);
     assert.match(run(process.execPath, [join(installed, "bin/freehold.js"), "run", "Hi"]), /^Hello/);
   });
+  test("answers from WebAssembly where the addon is missing or damaged, and says so when it is asked for", () => {
+    const addon = join(installed, `dist/device/cpu/prebuilt/freehold-${process.platform}-${process.arch}.node`);
+    const bytes = readFileSync(addon);
+    const freehold = (...args: string[]) => run(process.execPath, [join(installed, "bin/freehold.js"), ...args]);
+    for (const damage of [() => rmSync(addon), () => writeFileSync(addon, "no addon")]) {
+      damage();
+      assert.match(freehold("run", "Hi"), /^Hello/);
+      assert.match(freehold("doctor"), /cpu +no +The native kernels/);
+      assert.throws(() => freehold("run", "--device", "cpu", "Hi"), /cannot be loaded/);
+    }
+    writeFileSync(addon, bytes);
+  });
+  test("computes in a process of its own", () => {
+    writeFileSync(
+      join(project, "isolated.mjs"),
+      `import { loadModel } from "freehold";\n${program.replace("loadModel()", 'loadModel(undefined, { isolation: "process" })')}`,
+    );
+    assert.match(run(process.execPath, ["isolated.mjs"]), /^I am Freehold seed/);
+  });
   test("holds JavaScript, declarations, the model with its notices, and no TypeScript source", () => {
     for (const file of ["LICENSE", "README.md", "dist/index.js", "dist/index.d.ts", "assets/seed-v4/NOTICE.data"]) {
       assert.ok(existsSync(join(installed, file)), file);

@@ -44,7 +44,7 @@ export function loadAddon(): Addon {
   } catch (error) {
     throw new DeviceError(`The native kernels for ${process.platform} ${process.arch} cannot be loaded`, {
       code: "no-addon",
-      hint: "The WebAssembly kernels (--device wasm) run everywhere; they are taken by themselves",
+      hint: "The WebAssembly kernels run everywhere: --device wasm, or auto, which takes them by itself",
       cause: error,
     });
   }
