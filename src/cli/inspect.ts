@@ -64,7 +64,7 @@ async function inspectModel(path: string, context: number | undefined) {
       mtp_modules: config.numMtpModules,
       max_context: config.maxPositionEmbeddings,
       parameters: counts,
-      memory: memoryNeed(config, await weightBytes(checkpoint), tokens),
+      memory: memoryNeed(config, weightBytes(checkpoint), tokens),
       notes,
       ...tensorReport(checkpoint.tensors, undefined),
     };

@@ -1,6 +1,6 @@
 /**
  * Devices whose programs call one JavaScript function an op, in the order of the graph, on views of one arena. The reference
- * device (float64) and the CPU device (float32) differ only in the precision of the buffers and in the kernels.
+ * device is one, with buffers of float64.
  */
 import { DeviceError } from "../errors.ts";
 import type { CacheTensor, Graph, GraphNode, Tensor } from "../tensor/graph.ts";

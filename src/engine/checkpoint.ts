@@ -12,6 +12,7 @@ import { modelParameters, mtpParameters, type Parameter } from "../model/paramet
 import { parseConfig } from "../model/parse-config.ts";
 import { officialName, stackedGateUp } from "../model/weight-names.ts";
 import {
+  checkScales,
   isMatrixDtype,
   loadFloats,
   loadIntegers,
@@ -47,7 +48,9 @@ export interface Checkpoint {
   /** The values of a parameter in float32 (int32 for tables of integers). Reads nothing but its bytes. */
   load(name: string): Promise<LoadedParameter>;
   /** Where a matrix lies in the files, in its format; undefined for what has another form (stacked experts, integers). */
-  stored(name: string): Promise<StoredMatrix | undefined>;
+  stored(name: string): StoredMatrix | undefined;
+  /** Reads the scales that lie apart from a matrix; throws a FormatError for one that is no number. */
+  checkScales(name: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -97,9 +100,13 @@ class SafetensorsCheckpoint implements Checkpoint {
     return { shape: parameter.shape, data };
   }
 
-  async stored(name: string): Promise<StoredMatrix | undefined> {
+  stored(name: string): StoredMatrix | undefined {
     const { parameter, parts } = requireParameter(this.#bindings.get(name), name);
     return storedMatrix(parameter, parts, this.config.fp8BlockSize);
+  }
+
+  checkScales(name: string): Promise<void> {
+    return checkScales(requireParameter(this.#bindings.get(name), name).parts);
   }
 
   async close(): Promise<void> {

@@ -9,7 +9,8 @@ export async function giveParameter(
   { name, isFactor }: Parameter,
   device: Device,
 ): Promise<void> {
-  const stored = isFactor && device.setMatrix !== undefined ? await checkpoint.stored(name) : undefined;
+  const stored = isFactor && device.setMatrix !== undefined ? checkpoint.stored(name) : undefined;
+  if (stored !== undefined) await checkpoint.checkScales(name);
   const isTaken = stored !== undefined && (await device.setMatrix!(name, stored));
   if (!isTaken) device.setWeight(name, (await checkpoint.load(name)).data);
 }

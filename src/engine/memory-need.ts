@@ -38,10 +38,10 @@ export function memoryNeed(config: ModelConfig, weightBytes: number, context: nu
 }
 
 /** Bytes of the weights as the kernels hold them: matrices in the format of their file where they read it, else float32. */
-export async function weightBytes(checkpoint: Checkpoint): Promise<number> {
+export function weightBytes(checkpoint: Checkpoint): number {
   let total = 0;
   for (const { name, shape, isFactor } of checkpoint.parameters) {
-    const stored = isFactor ? await checkpoint.stored(name) : undefined;
+    const stored = isFactor ? checkpoint.stored(name) : undefined;
     if (stored === undefined || !isMatrixFormat(stored.format)) total += float32Bytes * countElements(shape);
     else for (const { data, scales } of stored.parts) total += data.length + (scales?.length ?? 0);
   }

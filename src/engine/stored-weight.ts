@@ -92,11 +92,11 @@ async function decodeInto(
 }
 
 /** Where the matrices of a parameter lie in the files; undefined for integers and for parts of stacked tensors. */
-export async function storedMatrix(
+export function storedMatrix(
   parameter: Parameter,
   parts: readonly StoredWeight[],
   [fp8Rows, fp8Columns]: readonly [number, number],
-): Promise<StoredMatrix | undefined> {
+): StoredMatrix | undefined {
   const { dtype } = parts[0]!.info;
   if (parameter.kind === "integers" || parts.some(({ info, elements }) => elements || info.dtype !== dtype))
     return undefined;
@@ -104,7 +104,6 @@ export async function storedMatrix(
   if (parts.some(({ scale }) => (scale?.info.dtype === "F32") !== isFloat)) return undefined;
   const [rows, columns] = parameter.shape.slice(-2) as [number, number];
   const format = dtype === "F8_E4M3" ? "FP8" : fp4Containers.includes(dtype) ? "FP4" : dtype;
-  for (const part of parts) if (part.scale !== undefined) await loadScales(part); // refuses scales that are no numbers
   const [blockRows, blockColumns] =
     format === "FP8" ? [fp8Rows, fp8Columns] : format === "FP4" ? [1, fp4BlockColumns] : [1, 1];
   const bytes = ({ file, info }: StoredTensor) => ({
@@ -129,6 +128,11 @@ function readBytes({ file, info, elements }: StoredWeight): Promise<Uint8Array<A
   if (elements === undefined) return file.source.read(info.begin, info.end - info.begin);
   const width = floatBytes[info.dtype]!;
   return file.source.read(info.begin + elements.start * width, elements.count * width);
+}
+
+/** Throws a FormatError for a scale that is no number. */
+export async function checkScales(parts: readonly StoredWeight[]): Promise<void> {
+  for (const part of parts) if (part.scale !== undefined) await loadScales(part);
 }
 
 async function loadScales({ scale }: StoredWeight): Promise<Float32Array> {

@@ -6,9 +6,9 @@
 
 import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
+import { countElements } from "../../tensor/shape.ts";
 import { hasBlocks } from "./matrix-formats.ts";
 import {
-  elements,
   matrixSlots,
   type OpName,
   opNames,
@@ -61,7 +61,7 @@ export class CommandWriter {
   node(node: GraphNode): void {
     const { op, inputs, outputs, attributes } = node;
     const [first] = outputs as [Tensor];
-    if (outputs.every((output) => elements(this.#place.shape(output)) === 0)) return;
+    if (outputs.every((output) => countElements(this.#place.shape(output)) === 0)) return;
     if (op.name === "linear") this.#linear(inputs, first, 1);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
     else if (op.name === "experts") this.#experts(inputs, first, (attributes as { limit: number }).limit);
@@ -73,11 +73,7 @@ export class CommandWriter {
 
   #linear([x, weight]: readonly Tensor[], y: Tensor, groups: number): void {
     const matrix = this.#place.matrix(weight!);
-    const tokens =
-      this.#place
-        .shape(x!)
-        .slice(0, -1)
-        .reduce((a, b) => a * b, 1) / groups;
+    const tokens = countElements(this.#place.shape(x!).slice(0, -1)) / groups;
     const activations = this.#activations(x!, matrix, matrix.columns * groups);
     const tiles = Math.ceil(matrix.rows / groups / tile) * groups;
     // Few rows and many tokens: the tokens are shared out too. Large steps are cut as well, so that x stays in the cache.
@@ -148,7 +144,7 @@ export class CommandWriter {
   #quantize(x: Tensor, columns: number): Quantized {
     const slot = this.#freeSlot();
     const { address } = slot.span;
-    const tokens = this.#place.shape(x).reduce((a, b) => a * b, 1) / columns;
+    const tokens = countElements(this.#place.shape(x)) / columns;
     const scales = address + tokens * columns;
     const sums = scales + (tokens * columns) / 8;
     const bytes = quantizedBytes(tokens, columns);

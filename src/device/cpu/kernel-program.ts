@@ -137,7 +137,6 @@ export class KernelProgram implements Program {
     const shape = (tensor: Tensor) => resolveShape(tensor.shape, { rows: 0, ...this.#limits });
     const quantized = [0];
     const experts = [0];
-    const tokens = [1];
     const heads = [1];
     for (const { op, inputs } of graph.nodes) {
       if (op.name === "linear" || op.name === "groupedLinear") {
@@ -151,12 +150,11 @@ export class KernelProgram implements Program {
       } else if (op.name === "sparseAttention" || op.name === "indexerScores") {
         heads.push(shape(inputs[0]!)[1]!);
       }
-      tokens.push(...inputs.filter(({ shape }) => shape[0] === "tokens").map((tensor) => shape(tensor)[0]!));
     }
     const slotBytes = Math.max(...quantized);
     const expertBytes = Math.max(...experts);
     const region = this.#host.allocate(quantizedSlots * slotBytes + expertBytes);
-    const perWorker = scratchBytes(Math.max(...tokens, this.#limits.tokens ?? 1), Math.max(...heads));
+    const perWorker = scratchBytes(this.#limits.tokens ?? 1, Math.max(...heads));
     this.#work = {
       quantized: Array.from({ length: quantizedSlots }, (_, i) => ({
         address: region.address + i * slotBytes,

@@ -4,6 +4,7 @@
 import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
 import type { AttentionAttributes } from "../../tensor/ops/sparse-attention.ts";
+import { countElements } from "../../tensor/shape.ts";
 import { type MatrixFormat, matrixFormats } from "./matrix-formats.ts";
 
 /** The order is that of the table in kernels/body.c. */
@@ -76,10 +77,6 @@ export interface Placement {
   readonly experts: Span;
 }
 
-export function elements(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
-}
-
 /** The op of the kernels and its slots, for every op of the catalogue that is one command. */
 export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: Placement): [OpName, number[]] {
   const ins = inputs.map((tensor) => place.span(tensor).address);
@@ -92,12 +89,12 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
       if (place.isStored(inputs[0]!)) {
         return ["gatherMatrix", [...matrixSlots(place.matrix(inputs[0]!), 0), ins[1]!, count, outs[0]!]];
       }
-      return ["gatherRows", [ins[0]!, ins[1]!, outs[0]!, count, elements(shapes[0]!.slice(1))]];
+      return ["gatherRows", [ins[0]!, ins[1]!, outs[0]!, count, countElements(shapes[0]!.slice(1))]];
     }
     case "rmsNorm": {
       const width = shapes[0]!.at(-1)!;
       const { eps } = attributes as { eps: number };
-      return ["rmsNorm", [ins[0]!, ins[1] ?? 0, outs[0]!, elements(shapes[0]!) / width, width, eps]];
+      return ["rmsNorm", [ins[0]!, ins[1] ?? 0, outs[0]!, countElements(shapes[0]!) / width, width, eps]];
     }
     case "rope": {
       const { frequencies, inverse } = attributes as { frequencies: readonly number[]; inverse: boolean };
@@ -110,13 +107,13 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
       ];
     }
     case "add":
-      return ["add", [ins[0]!, ins[1]!, outs[0]!, elements(shapes[0]!), elements(shapes[1]!)]];
+      return ["add", [ins[0]!, ins[1]!, outs[0]!, countElements(shapes[0]!), countElements(shapes[1]!)]];
     case "scale":
-      return ["scale", [ins[0]!, outs[0]!, elements(shapes[0]!), (attributes as { factor: number }).factor]];
+      return ["scale", [ins[0]!, outs[0]!, countElements(shapes[0]!), (attributes as { factor: number }).factor]];
     case "swiglu":
-      return ["swiglu", [...ins, outs[0]!, elements(shapes[0]!), (attributes as { limit: number }).limit]];
+      return ["swiglu", [...ins, outs[0]!, countElements(shapes[0]!), (attributes as { limit: number }).limit]];
     case "routerScores":
-      return ["routerScores", [ins[0]!, outs[0]!, elements(shapes[0]!)]];
+      return ["routerScores", [ins[0]!, outs[0]!, countElements(shapes[0]!)]];
     case "routingWeights": {
       const { normalize, factor } = attributes as { normalize: boolean; factor: number };
       const [tokens, experts] = shapes[0]!;

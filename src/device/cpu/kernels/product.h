@@ -63,7 +63,7 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
           const i32 of_group = kind.group == 16 ? sums[t][2 * b + half] : sums[t][2 * b] + sums[t][2 * b + 1];
           sum[t] = vi_of(-kind.zero * of_group);
         }
-UNROLL for (int j = 0; j < dwords; j++) {
+        UNROLL for (int j = 0; j < dwords; j++) {
           const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
           UNROLL for (int t = 0; t < T; t++) {
             const i32 four = *(const i32*)(bytes[t] + BLOCK * b + kind.group * half + 4 * j);
@@ -111,7 +111,7 @@ static inline __attribute__((always_inline)) void floats_of_tokens(const int T, 
       UNROLL for (int k = 0; k < 4; k++) sum[t][k] = vf_of(0);
     i64 c = 0;
     for (; c + 4 <= count; c += 4)
-UNROLL for (int k = 0; k < 4; k++) {
+      UNROLL for (int k = 0; k < 4; k++) {
         const vf w = load_vf(&p->floats[c + k][v]);
         UNROLL for (int t = 0; t < T; t++) sum[t][k] = fma_vf(w, vf_of(rows[t][c + k]), sum[t][k]);
       }
@@ -186,7 +186,7 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
  * The tile that begins at `row`, of a matrix that ends before row `end`: acc[t][lane + r] = row r of the tile . activation t, where
  * lane is returned. It is 0 but for the last tile, which is moved back so that all its rows exist.
  * With few tokens memory is what takes time: the tile at `next` is fetched meanwhile (0: none; a
- * wrong guess does no harm, and fetching reads nothing that is not there).
+ * wrong guess does no harm).
  */
 static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
                            float (*acc)[TILE], TileScratch* scratch) {
