@@ -9,11 +9,12 @@ const arrows = {
   device: ["tensor", "quant"],
   chat: ["json"],
   engine: ["chat", "device", "format", "json", "model", "quant", "tensor", "tokenizer"],
-  cli: ["chat", "engine", "format", "json", "model", "tokenizer"],
+  server: ["chat", "engine", "json", "tokenizer"],
+  cli: ["chat", "engine", "format", "json", "model", "server", "tokenizer"],
 };
 
 /** Folders that may use modules of Node; everything else also runs in a browser. */
-const nodeFolders = ["engine", "cli"];
+const nodeFolders = ["engine", "server", "cli"];
 
 const folderRules = Object.entries(arrows).map(([folder, allowed]) => ({
   name: `${folder}-imports-only-its-own`,
@@ -35,16 +36,16 @@ export default {
       to: {},
     },
     {
-      name: "node-modules-in-engine-and-cli-only",
+      name: "node-modules-in-engine-server-and-cli-only",
       severity: "error",
       from: { path: "^src/", pathNot: `^src/(${nodeFolders.join("|")})/` },
       to: { dependencyTypes: ["core"] },
     },
     {
-      name: "no-package-outside-the-command-line",
+      name: "no-package-outside-the-command-line-and-the-server",
       comment: "what Freehold exists for is its own",
       severity: "error",
-      from: { path: "^src/", pathNot: "^src/cli/" },
+      from: { path: "^src/", pathNot: "^src/(cli|server)/" },
       to: { dependencyTypes: ["npm", "npm-dev", "npm-optional", "npm-peer", "npm-no-pkg", "npm-unknown"] },
     },
     {

@@ -1,0 +1,146 @@
+/**
+ * What a gateway asks of an engine, wherever that runs: in this process, in a child, or a scripted one in tests. A request is
+ * token ids in, token ids out; text, markers and stop strings are the gateway's. All of it is plain data that a pipe can carry.
+ */
+import type { SamplingOptions } from "../sampling/sampling-options.ts";
+
+export interface EnginePort {
+  /** Undefined while the model loads. */
+  readonly info: EngineInfo | undefined;
+  /** Starts a request; the listener hears every event of it, and `end` or `error` exactly once, last. */
+  submit(request: EngineRequest, listener: (event: EngineEvent) => void): void;
+  /** Ends a request within a step; its listener still hears the end (finish "cancelled"). Unknown ids are ignored. */
+  cancel(id: string): void;
+  /** What the engine told last. */
+  readonly status: EngineStatus;
+}
+
+/** What a gateway must know of the model that the engine runs. */
+export interface EngineInfo {
+  /** Name that clients see. */
+  readonly name: string;
+  readonly vocabSize: number;
+  /** Tokens that prompt and answer may have together. */
+  readonly contextLength: number;
+  readonly bosTokenId: number;
+  readonly eosTokenIds: readonly number[];
+  /** Whether raw text gets a begin-of-sequence token in front. */
+  readonly addsBeginOfSequence: boolean;
+  readonly defaults: {
+    readonly temperature?: number;
+    readonly topP?: number;
+    readonly topK?: number;
+    readonly maxTokens?: number;
+  };
+  readonly device: string;
+  readonly kernels: string;
+  readonly threads: number;
+  readonly parameters: number;
+  readonly loadSeconds: number;
+}
+
+export interface EngineRequest {
+  readonly id: string;
+  /** The whole prompt. */
+  readonly tokenIds: readonly number[];
+  /**
+   * Tokens of the answer that an engine gave before it died: they are computed like a prompt and not sent again; sampling goes on
+   * as if nothing had happened.
+   */
+  readonly generated: readonly number[];
+  /** With a seed: the same request gives the same tokens in every engine. */
+  readonly sampling: SamplingOptions & { readonly seed: number };
+  /** Tokens of the answer at most, `generated` among them. */
+  readonly maxTokens: number;
+  /** Tokens that end the answer; they are the last of it. */
+  readonly stopTokenIds: readonly number[];
+  /** Log probabilities of each token of the answer, with this many alternatives (0 to 20). */
+  readonly logprobs?: number;
+  /** The same for the tokens of the prompt, all but the first. */
+  readonly promptLogprobs?: number;
+  /** The answer begins with one of these token sequences; after it anything may follow. Undefined: no constraint. */
+  readonly beginsWith?: readonly (readonly number[])[];
+  /** Whose request it is, for fairness. */
+  readonly key: string;
+  /** 0 is served first, then 1, 2 ... Default 1. */
+  readonly priority: number;
+  /** Computed prefixes are shared within a namespace only. */
+  readonly namespace: string;
+}
+
+export type EngineEvent =
+  /** Left the queue: tokens of the prompt (and of `generated`) that were already computed. */
+  | { readonly type: "started"; readonly cachedTokens: number }
+  /** Tokens of the prompt that are computed so far. */
+  | { readonly type: "prefill"; readonly done: number; readonly total: number }
+  | { readonly type: "promptLogprobs"; readonly logprobs: readonly TokenLogprob[] }
+  | { readonly type: "tokens"; readonly ids: readonly number[]; readonly logprobs?: readonly TokenLogprob[] }
+  | { readonly type: "end"; readonly finish: "stop" | "length" | "cancelled"; readonly usage: EngineUsage }
+  | { readonly type: "error"; readonly error: EngineFailure };
+
+export interface TokenLogprob {
+  readonly id: number;
+  readonly logprob: number;
+  /** The most probable ones, the greatest first. */
+  readonly top: readonly { readonly id: number; readonly logprob: number }[];
+}
+
+export interface EngineUsage {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly generatedTokens: number;
+  /** Tokens that a draft proposed, and those that turned out right. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
+  readonly seconds: { readonly queue: number; readonly prefill: number; readonly decode: number };
+}
+
+export interface EngineFailure {
+  /** "engine_died", "engine_error", "overloaded" ... or the code of a FreeholdError. */
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+  readonly isRetryable: boolean;
+}
+
+/** A snapshot that the engine sends at least once a second, and after each step that changes it much. */
+export interface EngineStatus {
+  readonly state: "loading" | "ready" | "draining" | "dead";
+  /** Share of the weights that is loaded, 0 to 1. */
+  readonly loaded: number;
+  /** Steps done since the start. */
+  readonly steps: number;
+  /** Milliseconds of `performance.timeOrigin + performance.now()` at the last step or idle tick. */
+  readonly heartbeatMs: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly counters: EngineCounters;
+}
+
+/** Totals since the start of the engine process. */
+export interface EngineCounters {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly generatedTokens: number;
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
+  readonly preemptions: number;
+  readonly stepSeconds: number;
+  readonly cache: CacheCounters;
+}
+
+export interface CacheCounters {
+  /** Requests that asked the prefix cache, and those that found something. */
+  readonly lookups: number;
+  readonly hits: number;
+  readonly memoryBytes: number;
+  readonly memoryBudgetBytes: number;
+  readonly evictions: number;
+  readonly diskBytes: number;
+  readonly diskBudgetBytes: number;
+  readonly diskReadBytes: number;
+  readonly diskWrittenBytes: number;
+  /** Records whose checksum did not fit: each counted as a miss. */
+  readonly corruptRecords: number;
+  readonly diskState: "on" | "off" | "read-only";
+}

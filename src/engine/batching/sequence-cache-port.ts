@@ -1,0 +1,24 @@
+/**
+ * What the batch engine needs of a prefix cache: a sequence that already holds as much of a prompt as was ever computed, and a
+ * place to offer what was computed. A hit is bitwise equal to computing the tokens anew.
+ */
+import type { Sequence } from "../model-runner.ts";
+import type { CacheCounters } from "./engine-port.ts";
+
+export interface SequenceCachePort {
+  /**
+   * A new sequence with the longest known start of `tokenIds`, at most `tokenIds.length - 1` tokens of it (the last token is
+   * always computed: its logits are wanted). Never throws for a damaged or full disk: that is a miss.
+   */
+  resume(namespace: string, tokenIds: readonly number[]): Promise<Sequence>;
+  /**
+   * Remembers what the sequence holds now. The caller goes on with its sequence, which shares memory with what is remembered.
+   * `isFinal`: the end of an answer or of a preempted request, worth the disk at once; otherwise a stop on the way.
+   */
+  remember(namespace: string, sequence: Sequence, options: { isFinal: boolean }): void;
+  /** Bytes that could be given back for new sequences, and those in use by running ones. */
+  readonly counters: CacheCounters;
+  /** Everything that was remembered as final is on disk when this settles. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
