@@ -11,6 +11,7 @@ import { cacheLayouts } from "../tensor/graph.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
 import { yieldToEventLoop } from "./event-loop.ts";
+import { stepTokensAt } from "./step-tokens.ts";
 
 export interface RunnerOptions {
   /** Tokens a step may hold at most; a longer input takes several steps. */
@@ -132,14 +133,6 @@ export class ModelRunner {
     };
     this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
   }
-}
-
-/**
- * Tokens of a step behind `context` tokens: the indexer's scores are a table of a row a token and a column an entry of 4 tokens,
- * which is kept to 64 MB. How the input is cut changes no bit of the result.
- */
-function stepTokensAt(context: number): number {
-  return Math.max(16, Math.floor((16 << 20) / (context / 4)));
 }
 
 /** A sequence of tokens and what the model remembers of it. */
