@@ -128,7 +128,8 @@ export class ModelRunner {
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
     this.#limits = {
       tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext))),
-      sequences: Math.max(parts.length, sequences),
+      // In powers of two: a batch that fills up a sequence at a time makes room a few times only.
+      sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
       context: roomContext,
     };
     this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));

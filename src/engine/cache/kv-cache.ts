@@ -22,11 +22,11 @@ export class KvCache {
   readonly layouts: readonly LayoutPages[];
   /** Tokens by which any sequence can be wound back without computing anything again. */
   readonly maxRewind: number;
-  readonly #program: Program;
+  readonly program: Program;
   readonly #capacity = new Map<string, number>();
 
   constructor(program: Program, maxRewind = 64) {
-    this.#program = program;
+    this.program = program;
     this.maxRewind = maxRewind;
     this.layouts = cacheLayouts(program.graph).map((layout) => ({
       name: layoutName(layout),
@@ -52,7 +52,7 @@ export class KvCache {
           pages.set(index, this.#allocate(name, pageRows, pool));
         } else if (pool.isShared(page)) {
           const copy = this.#allocate(name, pageRows, pool);
-          this.#program.copyCacheRows(name, page * pageRows, copy * pageRows, pageRows);
+          this.program.copyCacheRows(name, page * pageRows, copy * pageRows, pageRows);
           pool.release(page);
           pages.set(index, copy);
         }
@@ -66,7 +66,7 @@ export class KvCache {
     if (page >= capacity) {
       // Growing copies what is there: half as much again keeps that rare.
       const pages = Math.max(page + 1, Math.ceil(capacity * 1.5));
-      this.#program.resizeCaches(name, pages * pageRows);
+      this.program.resizeCaches(name, pages * pageRows);
       this.#capacity.set(name, pages);
     }
     return page;
