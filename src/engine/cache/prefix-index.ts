@@ -89,7 +89,10 @@ export class PrefixIndex<T> {
         return;
       }
       if (children.size > 1) return;
-      if (children.size === 1) return joinWithChild(empty);
+      if (children.size === 1) {
+        joinWithChild(empty);
+        return;
+      }
       parent.children.delete(empty.edge[0]!);
       empty = parent;
     }

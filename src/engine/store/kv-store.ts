@@ -303,16 +303,20 @@ export class KvStore {
 
   /** Keeps to the budget: forgets what was used longest ago, and gives segments back whose records are mostly dead. */
   async #makeSpace(): Promise<void> {
-    trimIndex(this.#index, 0.9 * this.budgetBytes);
+    trimIndex(this.#index, 0.85 * this.budgetBytes);
     for (let round = 0; round < 64; round++) {
       const isOver = this.totalBytes > this.budgetBytes;
-      let victim = nextVictim(this.#opened!.segments.values(), this.#toCollect, isOver);
+      const victim = nextVictim(this.#opened!.segments.values(), this.#toCollect, isOver);
       if (victim === undefined && isOver && this.#active !== undefined && this.#active.records.length > 0) {
         await this.#seal();
-        victim = nextVictim(this.#opened!.segments.values(), this.#toCollect, isOver);
+        continue;
       }
-      if (victim === undefined) return;
-      await this.#collect(victim);
+      if (victim === undefined && !isOver) return;
+      const before = this.totalBytes;
+      if (victim !== undefined) await this.#collect(victim);
+      // Little was gained: nearly all is alive.
+      const isStuck = isOver && this.totalBytes > before - 0.1 * (victim?.size ?? 0);
+      if (isStuck) trimIndex(this.#index, 0.95 * this.#index.liveBytes);
     }
   }
 

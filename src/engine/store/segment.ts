@@ -114,7 +114,7 @@ export interface ScanResult {
   /** Where the next record may be written: behind the last COMMIT. */
   readonly end: number;
   readonly isSealed: boolean;
-  /** Stretches of damage that the scan went past. */
+  /** Stretches of damage that the scan went past; a torn end counts as one. */
   readonly damaged: number;
 }
 
@@ -128,6 +128,7 @@ async function scanRecords(file: StoreFile, size: number, secret: number): Promi
   const reader = new WindowReader(file, size);
   const records: ScannedRecord[] = [];
   let waiting: ScannedRecord[] = [];
+  let last = { records: [] as ScannedRecord[], begin: headerBytes };
   let end = headerBytes;
   let damaged = 0;
   for (let offset = headerBytes; offset + headerBytes <= size; ) {
@@ -141,12 +142,30 @@ async function scanRecords(file: StoreFile, size: number, secret: number): Promi
     offset = next!;
     if (record.header.type === "commit") {
       // Groups are written one after another: a COMMIT of a later group tells that those before were committed as well.
-      records.push(...waiting.filter(({ header }) => header.group <= record.header.group));
+      records.push(...last.records);
+      last = { records: waiting.filter(({ header }) => header.group <= record.header.group), begin: end };
       waiting = [];
       end = offset;
     } else waiting.push(record);
   }
-  return { records, end, isSealed: false, damaged: end < size && damaged > 0 ? damaged - 1 : damaged };
+  if (await isGroupIntact(file, last.records)) records.push(...last.records);
+  else {
+    damaged++;
+    end = last.begin;
+  }
+  return { records, end, isSealed: false, damaged };
+}
+
+/**
+ * When the power goes while the last group is written, its COMMIT may be on the disk and other parts of it not. Groups before it were
+ * safe before it began. So its payloads are checked here: what was never acknowledged must not take the place of an older record.
+ */
+async function isGroupIntact(file: StoreFile, records: readonly ScannedRecord[]): Promise<boolean> {
+  for (const { header, offset } of records) {
+    const payload = await file.read(offset + headerBytes + header.descriptionBytes, header.payloadBytes);
+    if (!isIntact(payload, header.payloadBytes, header.payloadChecksum)) return false;
+  }
+  return true;
 }
 
 async function readRecordHead(
