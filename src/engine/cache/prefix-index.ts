@@ -126,10 +126,12 @@ function below<T>(node: Node<T>): PrefixNode<T>[] {
 
 /** The nearest first. */
 function* nodesBelow<T>(node: Node<T>): Generator<Node<T>> {
-  const waiting = [...node.children.values()];
+  const waiting = [node];
   for (let i = 0; i < waiting.length; i++) {
-    yield waiting[i]!;
-    waiting.push(...waiting[i]!.children.values());
+    for (const child of waiting[i]!.children.values()) {
+      yield child;
+      waiting.push(child);
+    }
   }
 }
 
