@@ -32,6 +32,8 @@ export interface Append {
 
 export class ModelRunner {
   readonly config: ModelConfig;
+  /** What computes: `Device.kernels`. Two of them may differ in the last bits. */
+  readonly kernels: string;
   readonly program: Program;
   readonly cache: KvCache;
   readonly stepTokens: number;
@@ -41,6 +43,7 @@ export class ModelRunner {
 
   constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
     this.config = config;
+    this.kernels = device.kernels;
     this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
     const graph = recordTransformer(config);
@@ -51,6 +54,11 @@ export class ModelRunner {
 
   createSequence(): Sequence {
     return new Sequence(this, this.cache.createSequence(), []);
+  }
+
+  /** A sequence over a cache that already holds these tokens; from now on the cache belongs to it. */
+  adoptSequence(cache: SequenceCache, tokenIds: readonly number[]): Sequence {
+    return new Sequence(this, cache, tokenIds.slice());
   }
 
   /**
@@ -82,12 +90,17 @@ export class ModelRunner {
   async step(batch: readonly Append[]): Promise<Float32Array[][]> {
     for (const { tokenIds } of batch) this.#checkTokens(tokenIds);
     for (const { sequence } of batch) await sequence.recompute();
+    return this.betweenSteps(() => this.#run(batch));
+  }
+
+  /** Does what must not happen while a step is computed: all that moves or fills caches. */
+  async betweenSteps<T>(work: () => T | Promise<T>): Promise<T> {
     const before = this.#running;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#running = promise;
     await before;
     try {
-      return await this.#run(batch);
+      return await work();
     } finally {
       resolve();
     }
