@@ -44,9 +44,9 @@ export class JsonObject {
   }
 }
 
-/** Throws a FormatError (code "json") that names the place. */
-export function parseJson(text: string, maxDepth = 256): Json {
-  const scanner = new Scanner(text, maxDepth);
+/** Throws a FormatError (code "json") that names the place. `maxValues` counts every value, nested ones too. */
+export function parseJson(text: string, maxDepth = 256, maxValues = Number.POSITIVE_INFINITY): Json {
+  const scanner = new Scanner(text, maxDepth, maxValues);
   const value = scanner.value(0);
   scanner.end();
   return value;
@@ -69,15 +69,19 @@ const plainStringPattern = /[^"\\\u0000-\u001f]*/y;
 class Scanner {
   readonly #text: string;
   readonly #maxDepth: number;
+  readonly #maxValues: number;
+  #values = 0;
   #at = 0;
 
-  constructor(text: string, maxDepth: number) {
+  constructor(text: string, maxDepth: number, maxValues: number) {
     this.#text = text;
     this.#maxDepth = maxDepth;
+    this.#maxValues = maxValues;
   }
 
   value(depth: number): Json {
     if (depth > this.#maxDepth) this.#fail(`nesting is deeper than ${this.#maxDepth}`);
+    if (++this.#values > this.#maxValues) this.#fail(`there are more than ${this.#maxValues} values`);
     this.#skipSpace();
     const first = this.#text[this.#at];
     switch (first) {

@@ -45,7 +45,7 @@ export interface Call {
   account(usage: { readonly prompt: number; readonly cached: number; readonly generated: number }): void;
   /** Answers with JSON. */
   json(status: number, value: unknown, headers?: Readonly<Record<string, string>>): void;
-  text(status: number, value: string, contentType: string): void;
+  text(status: number, value: string, contentType: string, headers?: Readonly<Record<string, string>>): void;
   /** Opens a stream of server-sent events; status 200 is sent with the first write. */
   openStream(): EventStream;
 }

@@ -1,0 +1,142 @@
+/**
+ * The body of a request, within bounds: its length is refused before it is read where it is declared, and while it is read where it
+ * is not; all bodies together have a bound as well. Text is strict UTF-8, JSON is counted while it is parsed.
+ */
+import type { IncomingMessage } from "node:http";
+import { FormatError } from "../../errors.ts";
+import { type Json, JsonObject, parseJson } from "../../json/parse-json.ts";
+import { HttpError } from "../http-error.ts";
+
+export interface BodyLimits {
+  readonly bytes: number;
+  /** Of all bodies that are being read. */
+  readonly totalBytes: number;
+  readonly jsonDepth: number;
+  readonly jsonValues: number;
+}
+
+export const defaultBodyLimits: BodyLimits = {
+  bytes: 32 * 2 ** 20,
+  totalBytes: 256 * 2 ** 20,
+  jsonDepth: 256,
+  // A number takes about 70 bytes once parsed: a quarter of a million are 18 MB.
+  jsonValues: 2 ** 18,
+};
+
+export class BodyReader {
+  readonly #limits: BodyLimits;
+  #held = 0;
+
+  constructor(limits: BodyLimits) {
+    this.#limits = limits;
+  }
+
+  /** What the headers alone are refused for: 411, 413, 415. */
+  check({ headers }: IncomingMessage): void {
+    const encoding = headers["content-encoding"];
+    if (encoding !== undefined && encoding.toLowerCase() !== "identity") {
+      throw closing(
+        415,
+        `Bodies in the encoding ${JSON.stringify(encoding)} are not taken`,
+        "content-encoding",
+        "Send it plain",
+      );
+    }
+    checkContentType(headers["content-type"]);
+    if (Number(headers["content-length"] ?? 0) > this.#limits.bytes) throw this.#tooLarge();
+  }
+
+  /** Reads and parses. Throws an HttpError: 400, 413, or 503 while other bodies take all the room. */
+  async readJson(request: IncomingMessage): Promise<Json> {
+    const bytes = await this.#read(request);
+    return parseBounded(decodeText(bytes), this.#limits);
+  }
+
+  /** With listeners: leaving a `for await` early would destroy the connection before the refusal is sent. */
+  #read(request: IncomingMessage): Promise<Buffer> {
+    const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+    const chunks: Buffer[] = [];
+    let length = 0;
+    const onData = (chunk: Buffer) => {
+      length += chunk.length;
+      this.#held += chunk.length;
+      chunks.push(chunk);
+      if (length > this.#limits.bytes) reject(this.#tooLarge());
+      else if (this.#held > this.#limits.totalBytes) reject(tooBusy());
+    };
+    request.on("data", onData);
+    request.once("end", () => resolve(Buffer.concat(chunks, length)));
+    request.once("close", () => reject(incomplete()));
+    return promise.finally(() => {
+      request.off("data", onData);
+      this.#held -= length;
+    });
+  }
+
+  #tooLarge(): HttpError {
+    return closing(413, `The body is longer than ${this.#limits.bytes} bytes`, "body-too-large", "Shorten it");
+  }
+}
+
+/** JSON, and nothing that a page of another site can send without asking first (text/plain, forms). */
+function checkContentType(type: string | undefined): void {
+  const [media = "", ...parameters] = (type ?? "")
+    .toLowerCase()
+    .split(";")
+    .map((part) => part.trim());
+  const isJson = media === "application/json" || /^application\/[\w.+-]+\+json$/.test(media);
+  const charset = parameters
+    .find((part) => part.startsWith("charset="))
+    ?.slice(8)
+    .replaceAll('"', "");
+  if (isJson && (charset === undefined || charset === "utf-8" || charset === "utf8")) return;
+  throw closing(
+    415,
+    `A body of type ${JSON.stringify(type ?? "")} is not taken`,
+    "content-type",
+    "Send JSON: content-type: application/json",
+  );
+}
+
+function decodeText(bytes: Buffer): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new HttpError(400, "The body is not UTF-8", { code: "utf-8", cause });
+  }
+}
+
+function parseBounded(text: string, { jsonDepth, jsonValues }: BodyLimits): Json {
+  try {
+    const json = parseJson(text, jsonDepth, jsonValues);
+    return /\\u[dD][89a-fA-F]/.test(text) ? wellFormed(json) : json;
+  } catch (error) {
+    if (error instanceof FormatError) throw new HttpError(400, error.message, { code: error.code, cause: error });
+    throw error;
+  }
+}
+
+/** Half a surrogate pair, as programs write it that cut strings anywhere, becomes U+FFFD: no token has half a character. */
+function wellFormed(json: Json): Json {
+  if (typeof json === "string") return json.toWellFormed();
+  if (Array.isArray(json)) return json.map(wellFormed);
+  if (!(json instanceof JsonObject)) return json;
+  return new JsonObject(json.entries.map(([key, value]) => [key.toWellFormed(), wellFormed(value)]));
+}
+
+/** An error after which the rest of the body is not read: the connection ends with the answer. */
+function closing(status: number, message: string, code: string, hint: string): HttpError {
+  return new HttpError(status, message, { code, hint, headers: { connection: "close" } });
+}
+
+function incomplete(): HttpError {
+  return closing(400, "The body ended before its declared length", "incomplete-body", "Send it whole");
+}
+
+function tooBusy(): HttpError {
+  return new HttpError(503, "Too many large requests are being read", {
+    code: "overloaded",
+    retryAfterSeconds: 2,
+    headers: { connection: "close" },
+  });
+}

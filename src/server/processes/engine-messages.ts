@@ -1,0 +1,63 @@
+/** What gateway and engine say to each other, and what the supervisor says to both. */
+import type {
+  EngineEvent,
+  EngineInfo,
+  EnginePort,
+  EngineRequest,
+  EngineStatus,
+} from "../../engine/batching/engine-port.ts";
+
+export type ToEngine =
+  | { readonly type: "submit"; readonly request: EngineRequest }
+  | { readonly type: "cancel"; readonly id: string };
+
+export type FromEngine =
+  /** Sent once the model is loaded, or at once to a gateway that comes later. */
+  | { readonly type: "info"; readonly info: EngineInfo }
+  | { readonly type: "status"; readonly status: EngineStatus }
+  | { readonly type: "event"; readonly id: string; readonly event: EngineEvent };
+
+/** Infinite log probabilities are not in JSON. */
+export function isPlain(message: FromEngine): boolean {
+  if (message.type !== "event") return true;
+  const { event } = message;
+  return event.type !== "promptLogprobs" && !(event.type === "tokens" && event.logprobs !== undefined);
+}
+
+/** An engine that somebody hosts: a batch engine over a model, or a scripted one in tests. */
+export interface HostedEngine extends EnginePort {
+  /** What was computed is kept where it should be; nothing runs afterwards. */
+  close(): Promise<void>;
+}
+
+/** What the module of an engine exports as `startEngine`. */
+export type StartEngine = (options: unknown, onProgress: (loaded: number) => void) => Promise<HostedEngine>;
+
+/** Of an engine of which nothing is known yet. */
+export function emptyStatus(state: EngineStatus["state"], loaded = 0): EngineStatus {
+  const cache = {
+    lookups: 0,
+    hits: 0,
+    memoryBytes: 0,
+    memoryBudgetBytes: 0,
+    evictions: 0,
+    diskBytes: 0,
+    diskBudgetBytes: 0,
+    diskReadBytes: 0,
+    diskWrittenBytes: 0,
+    corruptRecords: 0,
+    diskState: "off",
+  } as const;
+  const counters = {
+    promptTokens: 0,
+    cachedTokens: 0,
+    generatedTokens: 0,
+    draftedTokens: 0,
+    acceptedTokens: 0,
+    preemptions: 0,
+    stepSeconds: 0,
+    cache,
+  };
+  const heartbeatMs = performance.timeOrigin + performance.now();
+  return { state, loaded, steps: 0, heartbeatMs, running: 0, waiting: 0, counters };
+}

@@ -1,0 +1,106 @@
+/** A request on its way through one engine or several: what it has got, and how often an engine died under it. */
+import type { EngineEvent, EngineRequest } from "../../engine/batching/engine-port.ts";
+
+export class RunningRequest {
+  readonly #request: EngineRequest;
+  readonly #listener: (event: EngineEvent) => void;
+  readonly #generated: number[];
+  /** Lives of engines, one after the other, in which it ran and got no token. */
+  #strikes = 0;
+  #attempts = 0;
+  #isSent = false;
+  #hasProgressed = false;
+  /** What a listener has heard once it does not hear again from the next engine. */
+  readonly #heard = new Set<EngineEvent["type"]>();
+
+  constructor(request: EngineRequest, listener: (event: EngineEvent) => void) {
+    this.#request = request;
+    this.#listener = listener;
+    this.#generated = [...request.generated];
+  }
+
+  get id(): string {
+    return this.#request.id;
+  }
+
+  get isSent(): boolean {
+    return this.#isSent;
+  }
+
+  get attempts(): number {
+    return this.#attempts;
+  }
+
+  /** Got a token from the present engine. */
+  get hasProgressed(): boolean {
+    return this.#hasProgressed;
+  }
+
+  get isSuspect(): boolean {
+    return this.#strikes >= 2;
+  }
+
+  submission(): EngineRequest {
+    this.#isSent = true;
+    return { ...this.#request, generated: this.#generated };
+  }
+
+  /** The end was computed, but not told, before the engine died. */
+  alreadyFinished(): "stop" | "length" | undefined {
+    if (this.#generated.length === this.#request.generated.length) return undefined;
+    if (this.#request.stopTokenIds.includes(this.#generated.at(-1)!)) return "stop";
+    return this.#generated.length >= this.#request.maxTokens ? "length" : undefined;
+  }
+
+  hear(event: EngineEvent): void {
+    switch (event.type) {
+      case "tokens":
+        this.#hasProgressed = true;
+        for (const id of event.ids) this.#generated.push(id);
+        this.#listener(event);
+        return;
+      case "started":
+      case "promptLogprobs":
+        this.#hearOnce(event);
+        return;
+      case "prefill":
+        if (this.#attempts === 0) this.#listener(event);
+        return;
+      case "end":
+        this.#listener({ ...event, usage: { ...event.usage, ...this.#counts() } });
+        return;
+      case "error":
+        this.#listener(event);
+        return;
+      default:
+        event satisfies never;
+    }
+  }
+
+  /** Ends it without an engine. */
+  end(finish: "stop" | "length" | "cancelled"): void {
+    const seconds = { queue: 0, prefill: 0, decode: 0 };
+    const usage = { ...this.#counts(), cachedTokens: 0, draftedTokens: 0, acceptedTokens: 0, seconds };
+    this.#listener({ type: "end", finish, usage });
+  }
+
+  noteDeath(): void {
+    if (!this.#isSent) return;
+    this.#attempts++;
+    // Also one that seemed to wait only: the word that it was started may have died with the engine.
+    this.#strikes = this.#hasProgressed ? 1 : this.#strikes + 1;
+    this.#isSent = false;
+    this.#hasProgressed = false;
+  }
+
+  #hearOnce(event: EngineEvent): void {
+    if (this.#heard.has(event.type)) return;
+    this.#heard.add(event.type);
+    this.#listener(event);
+  }
+
+  /** Over all engines: the last one knows its own share only. */
+  #counts() {
+    return { promptTokens: this.#request.tokenIds.length, generatedTokens: this.#generated.length };
+  }
+}

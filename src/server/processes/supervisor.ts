@@ -1,0 +1,238 @@
+/**
+ * The process that stays. It holds the listening socket, so that connections wait in the kernel while a gateway is started again;
+ * it starts gateway and engine, watches both, and reads no byte of a client.
+ */
+
+import { randomUUID } from "node:crypto";
+import { lookup } from "node:dns/promises";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { getSystemErrorName } from "node:util";
+import type { EngineStatus } from "../../engine/batching/engine-port.ts";
+import type { FreeholdError } from "../../errors.ts";
+import type { ServeConfig } from "../serve-config.ts";
+import { listenError, removeStaleSocket } from "./gateway-host.ts";
+import { ManagedChild } from "./managed-child.ts";
+import { moduleBeside } from "./module-path.ts";
+import type { FromChild } from "./supervisor-messages.ts";
+
+export interface SupervisorHooks {
+  /** Share of the model that is loaded. */
+  onProgress?(loaded: number): void;
+  /** Something that whoever runs the server should know. */
+  onNote?(text: string): void;
+  /** Nothing can be done: the server is over. */
+  onFatal?(error: FreeholdError): void;
+  readonly version: string;
+}
+
+/** A child says something every half second. A machine that swaps may keep it from that for a while. */
+const silenceMs = 15_000;
+/** Compiling and reading a large model may hold the engine's event loop; bytes from a slow disk come late. */
+const loadSilenceMs = 600_000;
+
+export class Supervisor {
+  readonly #config: { current: ServeConfig };
+  readonly #hooks: SupervisorHooks;
+  readonly #socket: BoundSocket | undefined;
+  readonly #directory: string;
+  readonly #enginePath: string;
+  readonly #engine: ManagedChild;
+  readonly #gateway: ManagedChild;
+  readonly #watch: NodeJS.Timeout;
+  readonly #listening = Promise.withResolvers<string>();
+  readonly #loaded = Promise.withResolvers<void>();
+  readonly #progress = new StepWatch();
+
+  private constructor(config: ServeConfig, hooks: SupervisorHooks, socket: BoundSocket | undefined) {
+    this.#config = { current: config };
+    this.#hooks = hooks;
+    this.#socket = socket;
+    this.#directory = mkdtempSync(join(tmpdir(), "freehold-"));
+    this.#enginePath =
+      process.platform === "win32" ? `\\\\.\\pipe\\freehold-${randomUUID()}` : join(this.#directory, "engine.sock");
+    this.#engine = this.#child("engine", "./engine-process", loadSilenceMs);
+    this.#gateway = this.#child("gateway", "./gateway-process", silenceMs);
+    this.#watch = setInterval(() => this.#look(), 250);
+  }
+
+  /** Resolves when the gateway listens and the model is loaded; throws what keeps one of them from it. */
+  static async start(config: ServeConfig, hooks: SupervisorHooks): Promise<Supervisor> {
+    const supervisor = new Supervisor(config, hooks, await bind(config));
+    try {
+      await Promise.all([supervisor.#listening.promise, supervisor.#loaded.promise]);
+      return supervisor;
+    } catch (error) {
+      await supervisor.stop(0);
+      throw error;
+    }
+  }
+
+  /** Where the gateway listens. */
+  url(): Promise<string> {
+    return this.#listening.promise;
+  }
+
+  get enginePid(): number | undefined {
+    return this.#engine.pid;
+  }
+
+  get gatewayPid(): number | undefined {
+    return this.#gateway.pid;
+  }
+
+  reload(config: ServeConfig): void {
+    this.#config.current = config;
+    this.#gateway.send({ type: "reload", config });
+  }
+
+  #stopped: Promise<void> | undefined;
+
+  /** Drains the gateway, then lets the engine keep what it has. A second call shortens the first. */
+  stop(limitMs: number): Promise<void> {
+    if (this.#stopped !== undefined) this.#gateway.send({ type: "stop", limitMs });
+    this.#stopped ??= this.#stop(limitMs);
+    return this.#stopped;
+  }
+
+  async #stop(limitMs: number): Promise<void> {
+    clearInterval(this.#watch);
+    await this.#gateway.stop(limitMs, 5_000);
+    await this.#engine.stop(0, 30_000);
+    this.#socket?.close();
+    rmSync(this.#directory, { recursive: true, force: true });
+    if (this.#config.current.unix !== undefined) rmSync(this.#config.current.unix, { force: true });
+  }
+
+  #child(name: "engine" | "gateway", module: string, silence: number): ManagedChild {
+    return new ManagedChild({
+      name,
+      module: moduleBeside(import.meta.url, module),
+      execArgv: name === "gateway" ? ["--disallow-code-generation-from-strings"] : [],
+      silenceMs: silence,
+      start: () => ({
+        message: {
+          type: "start",
+          config: this.#config.current,
+          enginePath: this.#enginePath,
+          version: this.#hooks.version,
+        },
+        ...(name === "gateway" && this.#socket ? { handle: this.#socket } : {}),
+      }),
+      onMessage: (message) => this.#hear(name, message),
+      onFatal: (error) => this.#fatal(error),
+      onNote: (text) => this.#hooks.onNote?.(text),
+    });
+  }
+
+  #hear(from: "engine" | "gateway", message: FromChild): void {
+    switch (message.type) {
+      case "ready":
+        if (from === "gateway") this.#listening.resolve(message.url!);
+        else this.#loaded.resolve();
+        return;
+      case "heartbeat":
+        if (message.status !== undefined) this.#noteStatus(message.status);
+        return;
+      case "warning":
+        this.#hooks.onNote?.(message.message);
+        return;
+      case "failed":
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  #noteStatus(status: EngineStatus): void {
+    if (status.state === "loading") this.#hooks.onProgress?.(status.loaded);
+    this.#progress.note(status);
+  }
+
+  #look(): void {
+    this.#gateway.watch();
+    this.#engine.watch();
+    const { wedgeMs } = this.#config.current;
+    if (!this.#progress.isWedged(wedgeMs)) return;
+    this.#progress.reset();
+    this.#engine.kill(`made no step for ${Math.round(wedgeMs / 1000)} s`);
+  }
+
+  #fatal(error: FreeholdError): void {
+    this.#listening.reject(error);
+    this.#loaded.reject(error);
+    // Both may have been settled before, or be asked for by nobody.
+    this.#listening.promise.catch(() => undefined);
+    this.#loaded.promise.catch(() => undefined);
+    this.#hooks.onFatal?.(error);
+  }
+}
+
+/** Whether an engine that has work makes steps, and one without work turns idly; by the clock of this process. */
+class StepWatch {
+  #heartbeatMs = 0;
+  #steps = -1;
+  #changedMs: number | undefined;
+
+  note({ state, steps, running, waiting, heartbeatMs }: EngineStatus): void {
+    const hasChanged = steps !== this.#steps || heartbeatMs !== this.#heartbeatMs;
+    if (hasChanged || state !== "ready" || running + waiting === 0) this.#changedMs = performance.now();
+    this.#steps = steps;
+    this.#heartbeatMs = heartbeatMs;
+  }
+
+  isWedged(limitMs: number): boolean {
+    return this.#changedMs !== undefined && performance.now() - this.#changedMs > limitMs;
+  }
+
+  reset(): void {
+    this.#changedMs = undefined;
+  }
+}
+
+interface BoundSocket {
+  close(): void;
+}
+
+/**
+ * A socket that is bound and that nobody accepts on: a listening net.Server would accept here, beside the gateway. This is how
+ * Node's cluster module shares a port (`SCHED_NONE`); the function has no documentation, so where it is missing the gateway binds
+ * by itself, and connections are refused while it is started again.
+ */
+async function bind(config: ServeConfig): Promise<BoundSocket | undefined> {
+  const { _createServerHandle: create } = net as unknown as {
+    _createServerHandle?: (
+      address: string,
+      port: number,
+      family: number,
+      fd?: number,
+      flags?: number,
+    ) => BoundSocket | number;
+  };
+  if (create === undefined) return undefined;
+  const { host, port, unix } = config;
+  if (unix !== undefined) return bindUnix(create, unix, config);
+  const { address, family } = await lookup(host).catch((cause: NodeJS.ErrnoException) => {
+    throw listenError(cause, config);
+  });
+  return checked(create(address, port, family), config);
+}
+
+async function bindUnix(
+  create: (address: string, port: number, family: number) => BoundSocket | number,
+  path: string,
+  config: ServeConfig,
+): Promise<BoundSocket> {
+  await removeStaleSocket(path);
+  const socket = checked(create(path, -1, -1), config);
+  if (process.platform !== "win32") chmodSync(path, 0o600);
+  return socket;
+}
+
+function checked(result: BoundSocket | number, config: ServeConfig): BoundSocket {
+  if (typeof result !== "number") return result;
+  const code = getSystemErrorName(result);
+  throw listenError(Object.assign(new Error(code), { code }), config);
+}

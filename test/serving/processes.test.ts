@@ -1,0 +1,166 @@
+/** What a crash costs: nothing that a client notices. Every process is real; the engine's tokens are known in advance. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { FreeholdError } from "../../src/errors.ts";
+import { makeKey } from "../../src/server/keys.ts";
+import { Supervisor } from "../../src/server/processes/supervisor.ts";
+import { commands } from "./scripted-engine.ts";
+import { postTokens } from "./start-gateway.ts";
+import { expectedTokens, readTokens, scriptedConfig, startServer, until } from "./start-server.ts";
+
+const limits = { timeout: 30_000 };
+
+describe("the engine process", () => {
+  test("killed five times under 20 streams loses, doubles and misorders no token", limits, async () => {
+    await using server = await startServer();
+    const length = 400;
+    const counts = new Array<number>(20).fill(0);
+    const streams = counts.map(async (_, i) => {
+      const answer = await postTokens(server.url, { seed: i, max: length, stream: true });
+      return readTokens(answer, (count) => {
+        counts[i] = count;
+      });
+    });
+    for (let kill = 1; kill <= 5; kill++) {
+      // Each engine has given each stream something before it dies.
+      await until(() => Math.min(...counts) >= kill * 60);
+      const { enginePid } = server.supervisor;
+      process.kill(enginePid!, "SIGKILL");
+      await until(() => server.supervisor.enginePid !== undefined && server.supervisor.enginePid !== enginePid);
+    }
+    const answers = await Promise.all(streams);
+    answers.forEach(({ ids, end }, i) => {
+      assert.deepEqual(ids, expectedTokens(i, length), `stream ${i}`);
+      assert.deepEqual(JSON.parse(end!.data), { finish: "length", generated: length });
+    });
+    assert.match(await (await fetch(`${server.url}/metrics`)).text(), /freehold_engine_restarts_total 5/);
+  });
+
+  test("that dies at one request twice refuses it and finishes the others", limits, async () => {
+    await using server = await startServer({ engineOptions: { stepMs: 5 } });
+    const innocent = [1, 2, 3].map(async (seed) =>
+      readTokens(await postTokens(server.url, { seed, max: 300, stream: true })),
+    );
+    const poisoned = await postTokens(server.url, { tokens: [commands.die, 0], max: 5 });
+    assert.equal(poisoned.status, 503);
+    assert.match(JSON.stringify(await poisoned.json()), /engine_died/);
+    for (const [i, { ids }] of (await Promise.all(innocent)).entries())
+      assert.deepEqual(ids, expectedTokens(i + 1, 300));
+  });
+
+  test("that makes no step is killed, and the streams go on", limits, async () => {
+    await using server = await startServer({ wedgeMs: 1000 });
+    const stream = postTokens(server.url, { seed: 4, max: 2000, stream: true }).then((answer) => readTokens(answer));
+    const wedging = await postTokens(server.url, { tokens: [commands.wedge, 3], max: 50 });
+    assert.equal(wedging.status, 503);
+    assert.deepEqual((await stream).ids, expectedTokens(4, 2000));
+    assert.ok(server.notes.some((note) => /made no step/.test(note)));
+  });
+
+  test("that fails one request fails no other", limits, async () => {
+    await using server = await startServer();
+    const failing = await readTokens(
+      await postTokens(server.url, { tokens: [commands.fail, 4], seed: 9, max: 9, stream: true }),
+    );
+    assert.deepEqual(failing.ids, expectedTokens(9, 4));
+    assert.equal(failing.end?.event, "error");
+    assert.match(failing.end!.data, /engine_error/);
+    assert.equal((await postTokens(server.url, { max: 1 })).status, 200);
+  });
+
+  test("that cannot be loaded ends the server with its reason", limits, async () => {
+    const config = scriptedConfig({ engineModule: new URL("./no-such-engine.ts", import.meta.url).href });
+    await assert.rejects(Supervisor.start(config, { version: "0" }), /no-such-engine/);
+  });
+
+  test("is not ready while it loads, and says how far it is", limits, async () => {
+    const progress: number[] = [];
+    const server = await startServer({ engineOptions: { loadMs: 300 } });
+    await using _ = server;
+    assert.equal((await fetch(`${server.url}/readyz`)).status, 200);
+    process.kill(server.supervisor.enginePid!, "SIGKILL");
+    await until(async () => {
+      const answer = await fetch(`${server.url}/readyz`);
+      progress.push(answer.status);
+      return answer.status === 503;
+    });
+    assert.equal((await fetch(`${server.url}/livez`)).status, 200);
+    await until(async () => (await fetch(`${server.url}/readyz`)).status === 200);
+  });
+});
+
+describe("the supervisor", () => {
+  test("starts a killed gateway again on the same port", limits, async () => {
+    await using server = await startServer();
+    assert.equal((await postTokens(server.url, { max: 1 })).status, 200);
+    process.kill(server.supervisor.gatewayPid!, "SIGKILL");
+    // The connection waits in the kernel until the next gateway takes it.
+    await until(() => server.notes.some((note) => /gateway ended with SIGKILL/.test(note)));
+    const answer = await postTokens(server.url, { seed: 1, max: 2 }, { headers: { connection: "close" } });
+    assert.deepEqual(await answer.json(), { ids: expectedTokens(1, 2) });
+  });
+
+  test("refuses a port that is in use", limits, async () => {
+    await using server = await startServer();
+    const port = Number(new URL(server.url).port);
+    const isPortError = (error: unknown) => error instanceof FreeholdError && error.code === "port-in-use";
+    await assert.rejects(Supervisor.start(scriptedConfig({ port }), { version: "0" }), isPortError);
+  });
+
+  test("drains: running streams end, new work is refused, everything exits", limits, async () => {
+    const server = await startServer();
+    const { enginePid, gatewayPid } = server.supervisor;
+    let count = 0;
+    const answer = await postTokens(server.url, { seed: 3, max: 500, stream: true });
+    const stream = readTokens(answer, (now) => {
+      count = now;
+    });
+    await until(() => count > 10);
+    const stopped = server.supervisor.stop(20_000);
+    await until(async () => (await fetch(`${server.url}/readyz`)).status === 503);
+    const refused = await postTokens(server.url, { max: 1 });
+    assert.deepEqual([refused.status, refused.headers.get("retry-after")], [503, "5"]);
+    assert.deepEqual((await stream).ids, expectedTokens(3, 500));
+    await stopped;
+    for (const pid of [enginePid, gatewayPid]) assert.throws(() => process.kill(pid!, 0), /ESRCH/);
+  });
+
+  test("that is told to stop twice ends streams with an error event at once", limits, async () => {
+    const server = await startServer();
+    let count = 0;
+    const stream = readTokens(await postTokens(server.url, { max: 90_000, stream: true }), (now) => {
+      count = now;
+    });
+    await until(() => count > 10);
+    void server.supervisor.stop(60_000);
+    await server.supervisor.stop(0);
+    const { ids, end } = await stream;
+    assert.deepEqual(ids, expectedTokens(0, ids.length));
+    assert.equal(end?.event, "error");
+    assert.match(end!.data, /stopping/);
+  });
+
+  test("reloads keys, and keeps the old ones when the file is wrong", limits, async () => {
+    const folder = mkdtempSync(join(tmpdir(), "freehold-keys-"));
+    const keys = join(folder, "keys.json");
+    const [first, second] = ["first", "second"].map((name) => makeKey({ name, scopes: ["infer"] }));
+    const write = (...records: unknown[]) => writeFileSync(keys, JSON.stringify({ version: 1, keys: records }));
+    write(first!.record);
+    await using server = await startServer({ keys });
+    const statusOf = async (key: string) =>
+      (await postTokens(server.url, { max: 1 }, { headers: { authorization: `Bearer ${key}` } })).status;
+    assert.deepEqual([await statusOf(first!.key), await statusOf(second!.key)], [200, 401]);
+    write(second!.record);
+    server.supervisor.reload(scriptedConfig({ keys }));
+    await until(async () => (await statusOf(second!.key)) === 200);
+    assert.equal(await statusOf(first!.key), 401);
+    writeFileSync(keys, "{");
+    server.supervisor.reload(scriptedConfig({ keys }));
+    await until(() => server.notes.some((note) => /Not reloaded/.test(note)));
+    assert.equal(await statusOf(second!.key), 200);
+    rmSync(folder, { recursive: true });
+  });
+});
