@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Agent, agents } from "./agents.ts";
-import { startScripted, startSeed, type TestServer } from "./servers.ts";
+import { type ReportedTurn, startScripted, startSeed, type TestServer } from "./servers.ts";
 
 const { values } = parseArgs({
   options: {
@@ -21,7 +21,7 @@ const { values } = parseArgs({
   },
 });
 
-const shellCommand = "printf done > made.txt";
+const commands = ["printf do > made.txt", "printf ne >> made.txt", "cat made.txt"];
 const prompt = "Make a file made.txt that holds the word done. Use the shell.";
 const timeLimitMs = 180_000;
 
@@ -34,8 +34,7 @@ interface Outcome {
   readonly madeFile: boolean;
   readonly requests: number;
   readonly errors: readonly string[];
-  /** Tokens of each prompt, and how many of them were computed anew. */
-  readonly turns: readonly { readonly prompt: number; readonly computed: number; readonly shared: number }[];
+  readonly turns: readonly ReportedTurn[];
   readonly seconds: number;
 }
 
@@ -44,7 +43,7 @@ const chosen = agents.filter(({ name }) => values.only === undefined || values.o
 for (const agent of chosen) {
   install(agent);
   for (const model of values.model.split(",")) {
-    const server = await (model === "scripted" ? startScripted(shellCommand) : startSeed());
+    const server = await (model === "scripted" ? startScripted(commands) : startSeed());
     try {
       const outcome = await runAgent(agent, model, server);
       results.push(outcome);
@@ -57,8 +56,9 @@ for (const agent of chosen) {
 if (values.json) console.log(JSON.stringify(results, undefined, 2));
 process.exitCode = results.every(isGood) ? 0 : 1;
 
-function isGood({ model, exitCode, madeFile, errors, requests }: Outcome): boolean {
-  return errors.length === 0 && requests > 0 && (model === "seed" || (exitCode === 0 && madeFile));
+function isGood({ model, exitCode, madeFile, errors, requests, turns }: Outcome): boolean {
+  const isStable = turns.every(({ repeated = 1 }) => repeated === 1);
+  return errors.length === 0 && requests > 0 && isStable && (model === "seed" || (exitCode === 0 && madeFile));
 }
 
 function folderOf({ package: name, version }: Agent): string {
@@ -128,11 +128,9 @@ function print(outcome: Outcome): void {
   console.log(
     `${verdict} ${agent} ${version} ${model}: exit ${exitCode}${file}, ${requests} requests, ${seconds.toFixed(1)} s`,
   );
-  for (const { prompt: tokens, computed, shared } of turns) {
-    console.log(
-      `       prompt ${tokens} tokens, computed ${computed}, repeats ${(100 * shared).toFixed(1)} % of the turn before`,
-    );
+  for (const { prompt: tokens, computed, repeated } of turns) {
+    const stability = repeated === undefined ? "" : `, repeats ${(100 * repeated).toFixed(2)} % of the turn before`;
+    console.log(`       prompt ${tokens} tokens, computed ${computed}${stability}`);
   }
   for (const error of errors) console.log(`       ${error}`);
 }
-

@@ -1,7 +1,7 @@
 /**
- * An engine whose answers are fixed by the conversation, so that agents can be tested for real without a model that can code: the
- * first answer of a task calls the agent's shell tool, the answer to its result is a sentence. It counts which tokens of each
- * prompt it has seen before, as an exact prefix cache would.
+ * An engine whose answers are fixed by the conversation, so that agents can be tested for real without a model that can code: it
+ * calls the agent's shell tool with one command after another, and ends with a sentence. It counts which tokens of each prompt it
+ * has seen before, as an exact prefix cache would.
  */
 import { token } from "../../src/chat/dialect.ts";
 import type {
@@ -19,24 +19,26 @@ export interface Turn {
   readonly knownTokens: number;
   /** Prompt and answer of the earlier turn that this one has most in common with, in tokens. */
   readonly earlierTokens: number;
-  readonly callsTool: boolean;
+  /** It goes on with a conversation: results of its tool are in the prompt. */
+  readonly isContinued: boolean;
 }
 
 export class ScriptedModel implements EnginePort {
   readonly info: EngineInfo;
   readonly turns: Turn[] = [];
   readonly #tokenizer: Tokenizer;
-  readonly #shellCommand: string;
+  readonly #commands: readonly string[];
   readonly #seen: (readonly number[])[] = [];
 
-  constructor(info: EngineInfo, tokenizer: Tokenizer, shellCommand: string) {
+  constructor(info: EngineInfo, tokenizer: Tokenizer, commands: readonly string[]) {
     this.info = info;
     this.#tokenizer = tokenizer;
-    this.#shellCommand = shellCommand;
+    this.#commands = commands;
   }
 
   submit({ id, tokenIds, maxTokens }: EngineRequest, listener: (event: EngineEvent) => void): void {
-    const answer = scriptedAnswer(this.#tokenizer.decode(tokenIds), this.#shellCommand);
+    const prompt = this.#tokenizer.decode(tokenIds);
+    const answer = scriptedAnswer(prompt, this.#commands);
     const ids = [...this.#tokenizer.encode(answer, { special: true }), this.info.eosTokenIds[0]!].slice(0, maxTokens);
     const shared = this.#seen.map((earlier) => commonStart(earlier, tokenIds));
     const knownTokens = Math.max(0, ...shared);
@@ -45,7 +47,7 @@ export class ScriptedModel implements EnginePort {
       promptTokens: tokenIds.length,
       knownTokens,
       earlierTokens: earlier?.length ?? 0,
-      callsTool: answer.includes(token.dsml),
+      isContinued: prompt.includes("<tool_result>"),
     });
     // The last token of an answer is never computed.
     this.#seen.push([...tokenIds, ...ids.slice(0, -1)]);
@@ -104,14 +106,14 @@ export class ScriptedModel implements EnginePort {
   }
 }
 
-/** What the model says to a prompt: a call of the shell tool, and behind its result a sentence. */
-export function scriptedAnswer(prompt: string, shellCommand: string): string {
+/** What the model says to a prompt: a call of the shell tool for each command in turn, then a sentence. */
+function scriptedAnswer(prompt: string, commands: readonly string[]): string {
   const isThinking = prompt.endsWith(token.think);
   const lead = isThinking ? `A file is to be made.${token.endThink}` : "";
-  const lastTurn = prompt.slice(prompt.lastIndexOf(token.user));
-  const tool = lastTurn.includes("<tool_result>") ? undefined : shellTool(prompt);
-  if (tool === undefined) return `${lead}The file is made.`;
-  const parameters = Object.entries(tool.argumentsFor(shellCommand)).map(([name, value]) => {
+  const command = commands[prompt.split("<tool_result>").length - 1];
+  const tool = shellTool(prompt);
+  if (tool === undefined || command === undefined) return `${lead}The file is made.`;
+  const parameters = Object.entries(tool.argumentsFor(command)).map(([name, value]) => {
     const isString = typeof value === "string";
     const text = isString ? value : JSON.stringify(value);
     return `<${token.dsml}parameter name="${name}" string="${isString}">${text}</${token.dsml}parameter>`;

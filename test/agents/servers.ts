@@ -21,18 +21,25 @@ export interface TestServer {
   close(): Promise<void>;
 }
 
+export interface ReportedTurn {
+  /** Tokens of the prompt, and those that were computed anew. */
+  readonly prompt: number;
+  readonly computed: number;
+  /** Of a turn that goes on: the share of the turn before (prompt and answer) that it repeats from its beginning. */
+  readonly repeated?: number;
+}
+
 export interface Report {
   readonly requests: number;
   readonly errors: readonly string[];
-  /** Tokens of each prompt, those computed anew, and the share of the turn before that it repeats from its beginning. */
-  readonly turns: readonly { readonly prompt: number; readonly computed: number; readonly shared: number }[];
+  readonly turns: readonly ReportedTurn[];
 }
 
 const key = "any";
 const contextLength = 131_072;
 
 /** Answers that are fixed by the conversation, in this process. */
-export async function startScripted(shellCommand: string): Promise<TestServer> {
+export async function startScripted(commands: readonly string[]): Promise<TestServer> {
   const { tokenizer, dialect } = await openTokenizer();
   const info = {
     name: "freehold",
@@ -48,7 +55,7 @@ export async function startScripted(shellCommand: string): Promise<TestServer> {
     parameters: 0,
     loadSeconds: 0,
   };
-  const engine = new ScriptedModel(info, tokenizer, shellCommand);
+  const engine = new ScriptedModel(info, tokenizer, commands);
   const lines: string[] = [];
   const log = (line: string) => void lines.push(line);
   const gateway = createGateway({ engine, tokenizer, dialect, routes: apiRoutes(), version: "test", log });
@@ -58,10 +65,10 @@ export async function startScripted(shellCommand: string): Promise<TestServer> {
     address: { url: `http://127.0.0.1:${port}`, key, model: info.name, contextLength },
     report: async () => ({
       ...readLog(lines),
-      turns: engine.turns.map(({ promptTokens, knownTokens, earlierTokens }) => ({
+      turns: engine.turns.map(({ promptTokens, knownTokens, earlierTokens, isContinued }) => ({
         prompt: promptTokens,
         computed: promptTokens - knownTokens,
-        shared: earlierTokens === 0 ? 1 : knownTokens / earlierTokens,
+        ...(isContinued ? { repeated: knownTokens / earlierTokens } : {}),
       })),
     }),
     close: () => gateway.close(),
@@ -82,7 +89,7 @@ export async function startSeed(): Promise<TestServer> {
     address: { url: url.replace(/\/$/, ""), key, model: models.data[0]!.id, contextLength },
     async report() {
       const { requests, errors, tokens } = readLog(lines);
-      const turns = tokens.map(({ prompt, cached }) => ({ prompt, computed: prompt - cached, shared: 1 }));
+      const turns = tokens.map(({ prompt, cached }) => ({ prompt, computed: prompt - cached }));
       return { requests, errors, turns };
     },
     async close() {
