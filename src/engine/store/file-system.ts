@@ -4,7 +4,7 @@
  */
 import { constants } from "node:fs";
 import { chmod, type FileHandle, mkdir, open, readdir, rename, stat, statfs, unlink } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, dirname } from "node:path";
 import { type DirectoryLock, lockDirectory } from "./directory-lock.ts";
 
 export interface StoreFile {
@@ -51,7 +51,7 @@ export const diskFileSystem: FileSystem = {
       () => false,
     );
     if (isThere) return;
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeFolders(path);
     await diskFileSystem.syncDirectory(dirname(path));
   },
   makePrivate: (directory) => chmod(directory, 0o700),
@@ -128,4 +128,26 @@ function without(parts: readonly Uint8Array[], bytes: number): Uint8Array[] {
     skip -= skipped;
     return skipped === part.length ? [] : [part.subarray(skipped)];
   });
+}
+
+/** Node's own recursive mkdir never returns where the system makes no folders though the parent is there (/proc). */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" && (await stat(path)).isDirectory()) return;
+    const parent = dirname(path);
+    const isParentMissing = code === "ENOENT" && parent !== path && (await isMissing(parent));
+    if (!isParentMissing) throw error;
+    await makeFolders(parent);
+    await makeFolders(path);
+  }
+}
+
+async function isMissing(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === "ENOENT",
+  );
 }
