@@ -4,7 +4,7 @@
  */
 import { constants } from "node:fs";
 import { chmod, type FileHandle, mkdir, open, readdir, rename, stat, statfs, unlink } from "node:fs/promises";
-import { dirname, dirname } from "node:path";
+import { dirname } from "node:path";
 import { type DirectoryLock, lockDirectory } from "./directory-lock.ts";
 
 export interface StoreFile {
