@@ -6,6 +6,7 @@ import { cpus } from "node:os";
 import { benchKernels } from "./kernels.ts";
 import { benchModel } from "./model.ts";
 import { benchSampling } from "./sampling.ts";
+import { benchServing } from "./serving.ts";
 import { benchTokenizer } from "./tokenizer.ts";
 
 const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
@@ -13,6 +14,7 @@ const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
   sampling: benchSampling,
   kernels: benchKernels,
   model: benchModel,
+  serving: benchServing,
 };
 
 console.log(`${cpus().at(0)?.model}, Node ${process.version}`);

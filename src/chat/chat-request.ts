@@ -6,6 +6,7 @@ import { RequestError } from "../errors.ts";
 import { type Json, JsonNumber } from "../json/parse-json.ts";
 import { checkRequest } from "./check-request.ts";
 import { type DialectName, type Effort, taskTokens } from "./dialect.ts";
+import type { PromptPart } from "./prompt.ts";
 import { Fields, toJson, wrong } from "./read-json.ts";
 
 export interface ChatRequest {
@@ -34,6 +35,8 @@ export type ChatMessage =
       readonly reasoning: string;
       readonly calls: readonly HistoryCall[];
       readonly isPrefix: boolean;
+      /** What the model wrote behind its reasoning, to the byte, where that is known: rendered in place of content and calls. */
+      readonly verbatim?: readonly PromptPart[];
     };
 
 export type ContentPart =

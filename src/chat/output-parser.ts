@@ -77,6 +77,11 @@ export class OutputParser {
     return this.#stopString;
   }
 
+  /** Where the next text belongs. */
+  get section(): "reasoning" | "content" | "calls" | "done" {
+    return this.#state === "json" ? "content" : this.#state;
+  }
+
   /** Nothing that follows can change the message. */
   get isDone(): boolean {
     return this.#state === "done" || (this.#state === "calls" && this.#calls.isDone);

@@ -42,6 +42,14 @@ export class PromptBuilder {
     return this;
   }
 
+  append(parts: readonly PromptPart[]): this {
+    for (const part of parts) {
+      if ("text" in part) this.text(part.text);
+      else this.special(part.special);
+    }
+    return this;
+  }
+
   /** Text in which the given spellings are special tokens. */
   mixed(text: string, spellings: readonly string[]): this {
     const pattern = new RegExp(

@@ -16,7 +16,7 @@ import {
 } from "./dialect.ts";
 import type { ParseOptions } from "./output-parser.ts";
 import { printJson } from "./print-json.ts";
-import { type Prompt, PromptBuilder } from "./prompt.ts";
+import { type Prompt, PromptBuilder, type PromptPart } from "./prompt.ts";
 import { renderCalls, renderToolBlock, schemaLines } from "./tool-block.ts";
 
 /** Renders a request in a dialect; a request that names its own (`version`) is rendered in that. */
@@ -37,6 +37,11 @@ export function renderFillInMiddle(prefix: string, suffix: string): Prompt {
     .text(suffix)
     .special(token.fimEnd)
     .build({ start: "contentContinuation", toolCalls: false, inToolCalls: false, json: false, stop: [] });
+}
+
+/** What the prompt ends with when a call is required: the block of calls is open already. */
+export function openedCalls(dialect: Dialect): PromptPart[] {
+  return [{ text: "\n\n<" }, { special: token.dsml }, { text: `${dialect.tags.calls}>\n` }];
 }
 
 type AssistantMessage = Extract<ChatMessage, { role: "assistant" }>;
@@ -202,8 +207,11 @@ class Renderer {
       }
       this.#prompt.special(token.endThink);
     }
-    this.#assistantContent(message.content ?? []);
-    if (message.calls.length > 0) renderCalls(this.#prompt, message.calls, this.#dialect);
+    if (message.verbatim !== undefined) this.#prompt.append(message.verbatim);
+    else {
+      this.#assistantContent(message.content ?? []);
+      if (message.calls.length > 0) renderCalls(this.#prompt, message.calls, this.#dialect);
+    }
     this.#prompt.special(token.end);
   }
 
@@ -223,9 +231,7 @@ class Renderer {
 
   #answerHeader(): void {
     this.#prompt.special(token.assistant).special(this.#request.thinking ? token.think : token.endThink);
-    if (this.#requiresCall) {
-      this.#prompt.text("\n\n<").special(token.dsml).text(`${this.#dialect.tags.calls}>\n`);
-    }
+    if (this.#requiresCall) this.#prompt.append(openedCalls(this.#dialect));
   }
 
   /** Parts are joined by blank lines; an image is a token, or in V4 words that say there was one. */

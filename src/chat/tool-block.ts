@@ -46,8 +46,14 @@ export function schemaLines(tools: readonly Tool[], dialect: Dialect): string {
   return tools.map((tool) => schemaLine(tool, dialect)).join("\n");
 }
 
-function schemaLine({ name, description, parameters, strict, namespace }: Tool, dialect: Dialect): string {
-  const fullName = namespace === undefined ? name : `${namespace.name}${dialect.namespaceSeparator}${name}`;
+/** The name that the model knows a tool by. */
+export function fullToolName({ name, namespace }: Pick<Tool, "name" | "namespace">, dialect: Dialect): string {
+  return namespace === undefined ? name : `${namespace.name}${dialect.namespaceSeparator}${name}`;
+}
+
+function schemaLine(tool: Tool, dialect: Dialect): string {
+  const { description, parameters, strict, namespace } = tool;
+  const fullName = fullToolName(tool, dialect);
   const isDescribed = namespace !== undefined && namespace.description !== "" && dialect.name === "v4.1";
   const fullDescription = isDescribed ? `${namespace.description}\n${description}` : description;
   const schema = new JsonObject([

@@ -2,6 +2,7 @@
  * What a device is to the rest: a keeper of weights that compiles graphs into programs. A program is replayed every step
  * with the sizes and tables of that step; caches live in it from step to step.
  */
+import { DeviceError } from "../errors.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { Sizes } from "../tensor/shape.ts";
 
@@ -75,8 +76,23 @@ export interface Program {
   resizeCaches(layout: string, rows: number): void;
   /** Copies rows within every cache of a layout: the second half of copy-on-write. */
   copyCacheRows(layout: string, from: number, to: number, count: number): void;
-  /** Rows of one cache, copied. */
-  readCache(name: string, firstRow: number, rows: number): Float32Array | Float64Array;
+  /** Rows of one cache, copied, as the device stores them. */
+  readCache(name: string, firstRow: number, rows: number): Promise<Float32Array | Float64Array>;
+  /** Puts rows back that `readCache` of the same kind of device gave: whole rows, within what `resizeCaches` made room for. */
+  writeCache(name: string, firstRow: number, data: Float32Array | Float64Array): void;
   /** Bytes of arena and caches. */
   readonly memoryBytes: number;
+}
+
+/** Checks what is about to be written into a cache: kernels trust what lies there. */
+export function requireWholeRows(
+  name: string,
+  { firstRow, width, values, room }: { firstRow: number; width: number; values: number; room: number },
+): void {
+  const isWhole = Number.isInteger(firstRow) && firstRow >= 0 && values % width === 0;
+  if (isWhole && firstRow * width + values <= room) return;
+  throw new DeviceError(
+    `${values} values do not fit into the cache "${name}" from row ${firstRow} on: it has ${room / width} rows of ${width}`,
+    { code: "cache-rows" },
+  );
 }

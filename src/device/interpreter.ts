@@ -8,7 +8,7 @@ import { type MemoryPlan, planMemory } from "../tensor/memory-plan.ts";
 import type { Call, Elements } from "../tensor/op.ts";
 import { layoutName } from "../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../tensor/shape.ts";
-import type { CompileOptions, Device, Program, StepValues } from "./device.ts";
+import { type CompileOptions, type Device, type Program, requireWholeRows, type StepValues } from "./device.ts";
 
 export type Kernel = (call: Call<never>) => void;
 
@@ -126,10 +126,16 @@ class InterpretedProgram implements Program {
     }
   }
 
-  readCache(name: string, firstRow: number, rows: number): Float32Array | Float64Array {
-    const cache = found(this.graph.caches.get(name), "cache", name);
-    const { width } = cache.storage;
+  async readCache(name: string, firstRow: number, rows: number): Promise<Float32Array | Float64Array> {
+    const { width } = found(this.graph.caches.get(name), "cache", name).storage;
     return this.#caches.get(name)!.slice(firstRow * width, (firstRow + rows) * width);
+  }
+
+  writeCache(name: string, firstRow: number, data: Float32Array | Float64Array): void {
+    const { width } = found(this.graph.caches.get(name), "cache", name).storage;
+    const values = this.#caches.get(name)!;
+    requireWholeRows(name, { firstRow, width, values: data.length, room: values.length });
+    values.set(data, firstRow * width);
   }
 
   get memoryBytes(): number {

@@ -48,6 +48,20 @@ export type Request =
       readonly from: number;
       readonly to: number;
       readonly count: number;
+    }
+  | {
+      readonly kind: "readCache";
+      readonly program: number;
+      readonly name: string;
+      readonly firstRow: number;
+      readonly rows: number;
+    }
+  | {
+      readonly kind: "writeCache";
+      readonly program: number;
+      readonly name: string;
+      readonly firstRow: number;
+      readonly data: Float32Array | Float64Array;
     };
 
 export interface Response {
@@ -98,6 +112,10 @@ async function answer(request: Request): Promise<unknown> {
       return programOf(request.program).resizeCaches(request.layout, request.rows);
     case "copyCacheRows":
       return programOf(request.program).copyCacheRows(request.layout, request.from, request.to, request.count);
+    case "readCache":
+      return programOf(request.program).readCache(request.name, request.firstRow, request.rows);
+    case "writeCache":
+      return programOf(request.program).writeCache(request.name, request.firstRow, request.data);
     default:
       return request satisfies never;
   }

@@ -11,6 +11,7 @@ import { cacheLayouts } from "../tensor/graph.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
 import { yieldToEventLoop } from "./event-loop.ts";
+import { stepTokensAt } from "./step-tokens.ts";
 
 export interface RunnerOptions {
   /** Tokens a step may hold at most; a longer input takes several steps. */
@@ -31,6 +32,8 @@ export interface Append {
 
 export class ModelRunner {
   readonly config: ModelConfig;
+  /** What computes: `Device.kernels`. Two of them may differ in the last bits. */
+  readonly kernels: string;
   readonly program: Program;
   readonly cache: KvCache;
   readonly stepTokens: number;
@@ -40,6 +43,7 @@ export class ModelRunner {
 
   constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
     this.config = config;
+    this.kernels = device.kernels;
     this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
     const graph = recordTransformer(config);
@@ -50,6 +54,11 @@ export class ModelRunner {
 
   createSequence(): Sequence {
     return new Sequence(this, this.cache.createSequence(), []);
+  }
+
+  /** A sequence over a cache that already holds these tokens; from now on the cache belongs to it. */
+  adoptSequence(cache: SequenceCache, tokenIds: readonly number[]): Sequence {
+    return new Sequence(this, cache, tokenIds.slice());
   }
 
   /**
@@ -81,12 +90,17 @@ export class ModelRunner {
   async step(batch: readonly Append[]): Promise<Float32Array[][]> {
     for (const { tokenIds } of batch) this.#checkTokens(tokenIds);
     for (const { sequence } of batch) await sequence.recompute();
+    return this.betweenSteps(() => this.#run(batch));
+  }
+
+  /** Does what must not happen while a step is computed: all that moves or fills caches. */
+  async betweenSteps<T>(work: () => T | Promise<T>): Promise<T> {
     const before = this.#running;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#running = promise;
     await before;
     try {
-      return await this.#run(batch);
+      return await work();
     } finally {
       resolve();
     }
@@ -127,19 +141,12 @@ export class ModelRunner {
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
     this.#limits = {
       tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext))),
-      sequences: Math.max(parts.length, sequences),
+      // In powers of two: a batch that fills up a sequence at a time makes room a few times only.
+      sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
       context: roomContext,
     };
     this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
   }
-}
-
-/**
- * Tokens of a step behind `context` tokens: the indexer's scores are a table of a row a token and a column an entry of 4 tokens,
- * which is kept to 64 MB. How the input is cut changes no bit of the result.
- */
-function stepTokensAt(context: number): number {
-  return Math.max(16, Math.floor((16 << 20) / (context / 4)));
 }
 
 /** A sequence of tokens and what the model remembers of it. */

@@ -135,7 +135,7 @@ export class Model implements Disposable {
   /** Answers one prompt as a whole. */
   async complete(input: PromptInput, options: GenerateOptions = {}): Promise<GenerationResult> {
     using session = this.createSession();
-    return session.complete(input, options);
+    return await session.complete(input, options); // awaited: the session ends with this block
   }
 
   /**
@@ -149,7 +149,7 @@ export class Model implements Disposable {
     this.checkPrompt(tokenIds, 0);
     using sequence = this.runner.createSequence();
     const outputs = options.last ? 1 : tokenIds.length;
-    return this.runner.append(
+    return await this.runner.append(
       { sequence, tokenIds, outputs },
       {
         ...(options.chunk ? { stepTokens: options.chunk } : {}),

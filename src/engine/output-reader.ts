@@ -41,6 +41,16 @@ export class OutputReader {
     return this.#parser.isDone;
   }
 
+  /** Where the text of the next token belongs. */
+  get section(): OutputParser["section"] {
+    return this.#parser.section;
+  }
+
+  /** The stop string that ended the content, once one has. */
+  get stopString(): string | undefined {
+    return this.#parser.stopString;
+  }
+
   push(id: number): Delta[] {
     const marker = this.#markers.get(id);
     if (marker === undefined) return this.#parser.pushPlain(this.#decoder?.push(id) ?? "");

@@ -126,8 +126,13 @@ class ProcessProgram implements Program {
     this.#channel.tell({ kind: "copyCacheRows", program: this.#id, layout, from, to, count });
   }
 
-  readCache(): never {
-    throw new DeviceError("The caches of a device in another process cannot be read");
+  async readCache(name: string, firstRow: number, rows: number): Promise<Float32Array | Float64Array> {
+    const values = await this.#channel.ask({ kind: "readCache", program: this.#id, name, firstRow, rows });
+    return values as Float32Array | Float64Array;
+  }
+
+  writeCache(name: string, firstRow: number, data: Float32Array | Float64Array): void {
+    this.#channel.tell({ kind: "writeCache", program: this.#id, name, firstRow, data });
   }
 
   get memoryBytes(): number {

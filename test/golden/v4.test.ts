@@ -195,13 +195,15 @@ function compareRow(
 }
 
 /** Rows of a cache of the sequence, wherever their pages are. */
-function cacheRows(runner: ModelRunner, sequence: Sequence, name: string, first: number, count: number): number[] {
+async function cacheRows(runner: ModelRunner, sequence: Sequence, name: string, first: number, count: number) {
   const { layout } = runner.program.graph.caches.get(name)!.storage;
   const pageRows = rowsPerPage(layout);
-  return Array.from({ length: count }, (_, i) => first + i).flatMap((row) => {
+  const rows: number[] = [];
+  for (let row = first; row < first + count; row++) {
     const page = sequence.cache.pagesOf(layoutName(layout)).get(Math.floor(row / pageRows))!;
-    return Array.from(runner.program.readCache(name, page * pageRows + (row % pageRows), 1));
-  });
+    rows.push(...(await runner.program.readCache(name, page * pageRows + (row % pageRows), 1)));
+  }
+  return rows;
 }
 
 async function checkCaches(golden: Case, device: Device): Promise<void> {
@@ -217,7 +219,7 @@ async function checkCaches(golden: Case, device: Device): Promise<void> {
       const ratio = golden.config.compressRatios[Number(l)]!;
       const expected = golden.row(key, b);
       if (kind === "window") {
-        const found = cacheRows(runner, sequence, `layers.${l}.attn.window`, ids.length - rows!, rows!);
+        const found = await cacheRows(runner, sequence, `layers.${l}.attn.window`, ids.length - rows!, rows!);
         assertClose(found, expected, key);
         continue;
       }
@@ -225,7 +227,7 @@ async function checkCaches(golden: Case, device: Device): Promise<void> {
       const cache = `${compressor}.${role!.endsWith("kv") ? "values" : "gates"}`;
       const closed = Math.floor(ids.length / ratio) * ratio;
       const isOverlap = role!.startsWith("overlap");
-      const found = cacheRows(runner, sequence, cache, isOverlap ? closed - ratio : closed, rows!);
+      const found = await cacheRows(runner, sequence, cache, isOverlap ? closed - ratio : closed, rows!);
       const channels = found.length / rows!;
       const kept = isOverlap ? found.filter((_, i) => i % channels < width!) : found;
       // The reference keeps the overlap's gates with their position bias; ours adds it when the entry is made.

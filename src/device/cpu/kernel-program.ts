@@ -8,7 +8,7 @@ import type { CacheTensor, Graph, Tensor } from "../../tensor/graph.ts";
 import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
-import type { CompileOptions, Program, StepValues } from "../device.ts";
+import { type CompileOptions, type Program, requireWholeRows, type StepValues } from "../device.ts";
 import { CommandWriter, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
@@ -107,9 +107,16 @@ export class KernelProgram implements Program {
     }
   }
 
-  readCache(name: string, firstRow: number, rows: number): Float32Array {
+  async readCache(name: string, firstRow: number, rows: number): Promise<Float32Array> {
     const { width } = found(this.graph.caches.get(name), "cache", name).storage;
     return float32View(this.#caches.get(name)!, firstRow * width, rows * width).slice();
+  }
+
+  writeCache(name: string, firstRow: number, data: Float32Array | Float64Array): void {
+    const { width } = found(this.graph.caches.get(name), "cache", name).storage;
+    const region = this.#caches.get(name)!;
+    requireWholeRows(name, { firstRow, width, values: data.length, room: region.bytes / 4 });
+    float32View(region, firstRow * width, data.length).set(data);
   }
 
   get memoryBytes(): number {

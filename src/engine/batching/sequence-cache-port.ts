@@ -6,6 +6,8 @@ import type { Sequence } from "../model-runner.ts";
 import type { CacheCounters } from "./engine-port.ts";
 
 export interface SequenceCachePort {
+  /** True if `resume` never finds anything: then no request needs to wait for another one's prefix. */
+  readonly isForgetful?: boolean;
   /**
    * A new sequence with the longest known start of `tokenIds`, at most `tokenIds.length - 1` tokens of it (the last token is
    * always computed: its logits are wanted). Never throws for a damaged or full disk: that is a miss.

@@ -7,7 +7,7 @@
 
 import type { Program } from "../../device/device.ts";
 import { DeviceError } from "../../errors.ts";
-import { cacheLayouts } from "../../tensor/graph.ts";
+import { cacheLayouts, type Graph } from "../../tensor/graph.ts";
 import { type CacheLayout, layoutName, rowsPerPage } from "../../tensor/paging.ts";
 import { PagePool } from "./page-pool.ts";
 
@@ -15,6 +15,8 @@ export interface LayoutPages {
   readonly name: string;
   readonly layout: CacheLayout;
   readonly pageRows: number;
+  /** Values that a page holds, in all caches of the layout together. */
+  readonly pageValues: number;
   readonly pool: PagePool;
 }
 
@@ -22,18 +24,18 @@ export class KvCache {
   readonly layouts: readonly LayoutPages[];
   /** Tokens by which any sequence can be wound back without computing anything again. */
   readonly maxRewind: number;
-  readonly #program: Program;
+  readonly program: Program;
   readonly #capacity = new Map<string, number>();
 
   constructor(program: Program, maxRewind = 64) {
-    this.#program = program;
+    this.program = program;
     this.maxRewind = maxRewind;
-    this.layouts = cacheLayouts(program.graph).map((layout) => ({
-      name: layoutName(layout),
-      layout,
-      pageRows: rowsPerPage(layout),
-      pool: new PagePool(),
-    }));
+    this.layouts = cacheLayouts(program.graph).map((layout) => {
+      const name = layoutName(layout);
+      const pageRows = rowsPerPage(layout);
+      const pageValues = pageRows * rowWidth(program.graph, name);
+      return { name, layout, pageRows, pageValues, pool: new PagePool() };
+    });
   }
 
   createSequence(): SequenceCache {
@@ -52,12 +54,23 @@ export class KvCache {
           pages.set(index, this.#allocate(name, pageRows, pool));
         } else if (pool.isShared(page)) {
           const copy = this.#allocate(name, pageRows, pool);
-          this.#program.copyCacheRows(name, page * pageRows, copy * pageRows, pageRows);
+          this.program.copyCacheRows(name, page * pageRows, copy * pageRows, pageRows);
           pool.release(page);
           pages.set(index, copy);
         }
       }
     }
+  }
+
+  /**
+   * Gives the sequence pages for rows that are about to be restored; rows `first` to `end` of one layout. To be called between two
+   * steps only: it may move the caches.
+   */
+  makePages(sequence: SequenceCache, layout: LayoutPages, first: number, end: number): void {
+    const { name, pageRows, pool } = layout;
+    const pages = sequence.pagesOf(name);
+    for (let index = Math.floor(first / pageRows); index * pageRows < end; index++)
+      if (!pages.has(index)) pages.set(index, this.#allocate(name, pageRows, pool));
   }
 
   #allocate(name: string, pageRows: number, pool: PagePool): number {
@@ -66,7 +79,7 @@ export class KvCache {
     if (page >= capacity) {
       // Growing copies what is there: half as much again keeps that rare.
       const pages = Math.max(page + 1, Math.ceil(capacity * 1.5));
-      this.#program.resizeCaches(name, pages * pageRows);
+      this.program.resizeCaches(name, pages * pageRows);
       this.#capacity.set(name, pages);
     }
     return page;
@@ -78,11 +91,14 @@ export class SequenceCache {
   readonly #cache: KvCache;
   readonly #pages: Map<string, Map<number, number>>;
   #length: number;
+  /** Before this length rows are missing although their page is there: a restored sequence has only what its next token reads. */
+  #restoredLength: number;
 
-  constructor(cache: KvCache, length: number, pages: Map<string, Map<number, number>>) {
+  constructor(cache: KvCache, length: number, pages: Map<string, Map<number, number>>, restoredLength = 0) {
     this.#cache = cache;
     this.#length = length;
     this.#pages = pages;
+    this.#restoredLength = restoredLength;
   }
 
   /** Tokens that were computed into the cache. */
@@ -116,11 +132,12 @@ export class SequenceCache {
       for (const page of this.pagesOf(name).values()) pool.retain(page);
       pages.set(name, new Map(this.pagesOf(name)));
     }
-    return new SequenceCache(this.#cache, this.#length, pages);
+    return new SequenceCache(this.#cache, this.#length, pages, this.#restoredLength);
   }
 
   /** Whether the rows that the token after `length` would read are still there. */
   canRewindTo(length: number): boolean {
+    if (length < this.#restoredLength) return length === 0;
     return this.#cache.layouts.every(({ name, layout, pageRows }) => {
       const first = Math.max(0, length - layout.reach);
       const last = Math.floor(length / layout.tokensPerRow) - 1;
@@ -146,6 +163,20 @@ export class SequenceCache {
       }
     }
     this.#length = length;
+    if (length === 0) this.#restoredLength = 0;
+  }
+
+  /** An empty sequence whose rows were put back from a store: it holds `length` tokens and cannot be wound back before them. */
+  restored(length: number): void {
+    this.#length = length;
+    this.#restoredLength = length;
+  }
+
+  /** Uses a page of another sequence that begins with the same tokens, as far as the page reaches. */
+  share(from: SequenceCache, { name, pool }: LayoutPages, index: number): void {
+    const page = from.pagesOf(name).get(index)!;
+    pool.retain(page);
+    this.pagesOf(name).set(index, page);
   }
 
   /** Gives everything back; the sequence is empty afterwards and can be used again. */
@@ -155,5 +186,12 @@ export class SequenceCache {
       this.pagesOf(name).clear();
     }
     this.#length = 0;
+    this.#restoredLength = 0;
   }
+}
+
+/** Values of one row in all caches of a layout. */
+function rowWidth(graph: Graph, layout: string): number {
+  const caches = graph.caches.values().filter(({ storage }) => layoutName(storage.layout) === layout);
+  return caches.reduce((sum, { storage }) => sum + storage.width, 0);
 }

@@ -31,6 +31,11 @@ export class PagePool {
     if (this.#users[page] === 0) this.#free.push(page);
   }
 
+  /** Sequences that use the page. */
+  users(page: number): number {
+    return this.#users[page]!;
+  }
+
   isShared(page: number): boolean {
     return this.#users[page]! > 1;
   }

@@ -1,0 +1,416 @@
+/**
+ * Many requests on one model: the scheduler says what the next step computes, one program computes it for all, and each request
+ * samples its own tokens. What a request gets depends on nothing but itself: not on the batch, on preemption, on drafts, nor on
+ * which part of it was cached. All of it runs in this process; device threads compute meanwhile.
+ */
+import { DeviceError, FreeholdError, RequestError } from "../../errors.ts";
+import { modelParameters } from "../../model/parameters.ts";
+import { sequenceBytes } from "../cache/sequence-bytes.ts";
+import { yieldToEventLoop } from "../event-loop.ts";
+import { parameterCounts } from "../memory-need.ts";
+import type { Model } from "../model.ts";
+import type { Append } from "../model-runner.ts";
+import { Answer, type Finish } from "./answer.ts";
+import { checkRequest } from "./check-request.ts";
+import type {
+  EngineCounters,
+  EngineEvent,
+  EngineFailure,
+  EngineInfo,
+  EnginePort,
+  EngineRequest,
+  EngineStatus,
+} from "./engine-port.ts";
+import { Pacer } from "./pacer.ts";
+import { prefixBlocks } from "./prefix-blocks.ts";
+import { Scheduler } from "./scheduler.ts";
+import { type PlannedPart, type SchedulerOptions, type StepPlan, schedulerDefaults } from "./scheduler-types.ts";
+import type { SequenceCachePort } from "./sequence-cache-port.ts";
+import { TracedScheduler } from "./trace.ts";
+
+export interface BatchEngineOptions {
+  /** Changes of schedulerDefaults. */
+  readonly scheduling?: Partial<Omit<SchedulerOptions, "bytesPerSequence" | "bytesPerToken" | "sharesPrefixes">>;
+  /** Guess tokens ahead and verify them: never changes an answer. Default "ngram". */
+  readonly drafting?: "off" | "ngram";
+  /** Requests that may be in the engine at the same time; more are refused as "overloaded". Default 10,000. */
+  readonly maxRequests?: number;
+  /** What loading took, for `info`. */
+  readonly loadSeconds?: number;
+  /** Hears every line of the scheduler's trace. */
+  readonly onTrace?: (line: string) => void;
+}
+
+/** Tokens of one draft. */
+const mostDrafted = 8;
+/** Logits of prompts that a step may hold: 64 MB of them. */
+const mostPromptLogits = 16 << 20;
+
+/** A request's part in a step. */
+interface Work {
+  readonly answer: Answer;
+  readonly append: Append;
+  readonly draft: readonly number[];
+  readonly remember: boolean;
+}
+
+type Result = { readonly rows: readonly Float32Array[] } | { readonly error: unknown };
+
+export class BatchEngine implements EnginePort {
+  readonly info: EngineInfo;
+  readonly #model: Model;
+  readonly #cache: SequenceCachePort;
+  readonly #scheduler: Scheduler;
+  readonly #mostDrafted: number;
+  readonly #maxRequests: number;
+  /** By the client's id, and by the scheduler's. */
+  readonly #byId = new Map<string, Answer>();
+  readonly #bySerial = new Map<string, Answer>();
+  readonly #pacer = new Pacer();
+  readonly #totals = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, draftedTokens: 0, acceptedTokens: 0 };
+  #serials = 0;
+  #state: EngineStatus["state"] = "ready";
+  #steps = 0;
+  #stepSeconds = 0;
+  #preemptions = 0;
+  #heartbeatMs = wallClock();
+  /** The loop, while there is something to do. */
+  #loop: Promise<void> | undefined;
+  #isStepping = false;
+  #wake = Promise.withResolvers<void>();
+
+  constructor(model: Model, cache: SequenceCachePort, options: BatchEngineOptions = {}) {
+    this.#model = model;
+    this.#cache = cache;
+    this.info = engineInfo(model, options.loadSeconds ?? 0);
+    this.#mostDrafted = options.drafting === "off" ? 0 : mostDrafted;
+    this.#maxRequests = options.maxRequests ?? 10_000;
+    const settings: SchedulerOptions = {
+      ...schedulerDefaults,
+      maxStepTokens: model.runner.stepTokens,
+      maxPromptLogits: Math.max(1, Math.min(128, Math.floor(mostPromptLogits / model.config.vocabSize))),
+      ...options.scheduling,
+      ...sequenceBytes(model.runner.cache),
+      sharesPrefixes: cache.isForgetful !== true,
+    };
+    this.#scheduler = options.onTrace ? new TracedScheduler(settings, options.onTrace) : new Scheduler(settings);
+  }
+
+  submit(request: EngineRequest, listener: (event: EngineEvent) => void): void {
+    try {
+      this.#admit(request, listener);
+    } catch (error) {
+      // Not at once: a caller does not expect to be called before submit returns.
+      queueMicrotask(() => listener({ type: "error", error: failureOf(error) }));
+    }
+  }
+
+  cancel(id: string): void {
+    const answer = this.#byId.get(id);
+    if (answer === undefined) return;
+    answer.isCancelled = true;
+    this.#goOn();
+  }
+
+  get status(): EngineStatus {
+    return {
+      state: this.#state,
+      loaded: 1,
+      steps: this.#steps,
+      heartbeatMs: this.#heartbeatMs,
+      running: this.#scheduler.running,
+      waiting: this.#scheduler.waiting,
+      counters: this.#counters(),
+    };
+  }
+
+  /** A sign of life from outside while there is nothing to do. A step that hangs is not covered up: during one it does nothing. */
+  tick(nowMs: number = wallClock()): void {
+    if (!this.#isStepping && this.#state !== "dead") this.#heartbeatMs = nowMs;
+  }
+
+  /** Takes no new requests, finishes those it has, and writes what is to be remembered to disk. */
+  async drain(): Promise<void> {
+    if (this.#state === "ready") this.#state = "draining";
+    while (this.#loop !== undefined) await this.#loop;
+    await this.#cache.flush();
+  }
+
+  /** Cancels everything and closes the cache. The model stays the caller's. */
+  async close(): Promise<void> {
+    for (const id of this.#byId.keys()) this.cancel(id);
+    await this.drain();
+    this.#state = "dead";
+    await this.#cache.close();
+  }
+
+  #counters(): EngineCounters {
+    const totals = { ...this.#totals };
+    for (const answer of this.#byId.values()) addUsage(totals, answer);
+    return { ...totals, preemptions: this.#preemptions, stepSeconds: this.#stepSeconds, cache: this.#cache.counters };
+  }
+
+  #admit(request: EngineRequest, listener: (event: EngineEvent) => void): void {
+    const { contextLength, config } = this.#model;
+    if (this.#state !== "ready")
+      throw new FreeholdError(`The engine is ${this.#state}`, { code: this.#state, hint: "Try again later" });
+    if (this.#byId.size >= this.#maxRequests)
+      throw new FreeholdError(`The engine has ${this.#byId.size} requests`, {
+        code: "overloaded",
+        hint: "Try again later",
+      });
+    if (this.#byId.has(request.id))
+      throw new RequestError(`A request with the id "${request.id}" is running`, { code: "duplicate-id", where: "id" });
+    checkRequest(request, config.vocabSize, contextLength);
+    const serial = String(this.#serials++);
+    const setting = { listener, contextLength, mostDrafted: this.#mostDrafted, nowMs: performance.now() };
+    const answer = new Answer(request, serial, setting);
+    this.#byId.set(request.id, answer);
+    this.#bySerial.set(serial, answer);
+    this.#time();
+    this.#scheduler.handle({
+      type: "submit",
+      request: {
+        id: serial,
+        key: request.key,
+        priority: request.priority,
+        promptTokens: request.tokenIds.length,
+        length: answer.tokenIds.length,
+        mostTokens: answer.mostTokens,
+        blocks: prefixBlocks(request.namespace, request.tokenIds),
+        wantsAllLogits: answer.wantsPromptLogprobs,
+      },
+    });
+    this.#goOn();
+  }
+
+  /** Something happened: the loop begins, or looks at it. */
+  #goOn(): void {
+    this.#wake.resolve();
+    this.#loop ??= this.#run()
+      .catch((error) => this.#failAll(error))
+      .finally(() => {
+        this.#loop = undefined;
+        if (this.#byId.size > 0) this.#goOn();
+      });
+  }
+
+  async #run(): Promise<void> {
+    await yieldToEventLoop(); // requests that come together are planned together
+    while (this.#byId.size > 0) {
+      this.#wake = Promise.withResolvers<void>();
+      this.#endFinished();
+      this.#time();
+      const plan = this.#scheduler.plan();
+      for (const serial of plan.preempt) this.#preempt(this.#bySerial.get(serial)!);
+      for (const serial of plan.start) void this.#start(this.#bySerial.get(serial)!);
+      if (plan.parts.length > 0) await this.#step(plan);
+      else if (plan.preempt.length + plan.start.length > 0) await yieldToEventLoop();
+      else if (this.#byId.size > 0) await this.#wake.promise;
+    }
+  }
+
+  #time(): void {
+    this.#scheduler.handle({ type: "time", nowMs: performance.now() });
+  }
+
+  #preempt(answer: Answer): void {
+    this.#preemptions++;
+    this.#remember(answer, true);
+    answer.release();
+  }
+
+  /** Gets the request a sequence with what is known of its tokens. The others go on meanwhile. */
+  async #start(answer: Answer): Promise<void> {
+    try {
+      const sequence = await this.#cache.resume(answer.request.namespace, answer.resumableTokens);
+      if (!this.#bySerial.has(answer.serial)) {
+        sequence[Symbol.dispose]();
+        return;
+      }
+      if (answer.start(sequence, performance.now()))
+        this.#emit(answer, { type: "started", cachedTokens: sequence.length });
+      this.#scheduler.handle({ type: "started", id: answer.serial, cachedTokens: sequence.length });
+    } catch (error) {
+      this.#fail(answer, error);
+    }
+    this.#goOn();
+  }
+
+  #remember(answer: Answer, isFinal: boolean): void {
+    const { sequence, request } = answer;
+    if (sequence !== undefined && sequence.length > 0) this.#cache.remember(request.namespace, sequence, { isFinal });
+  }
+
+  async #step({ parts }: StepPlan): Promise<void> {
+    const started = performance.now();
+    const work = parts.map((part) => this.#workOf(part)).filter((item) => !item.answer.isCancelled);
+    if (work.length === 0) return;
+    this.#isStepping = true;
+    const results = await this.#compute(work);
+    const milliseconds = performance.now() - started;
+    this.#pacer.restart();
+    for (const [i, item] of work.entries()) await this.#take(item, results[i]!);
+    this.#isStepping = false;
+    this.#steps++;
+    this.#stepSeconds += milliseconds / 1000;
+    this.#heartbeatMs = wallClock();
+    for (const { answer } of work) this.#tellNews(answer);
+    const progress = work
+      .filter(({ answer }) => answer.sequence !== undefined && !answer.isCancelled)
+      .map(({ answer: { serial: id, sequence, tokenIds, draft } }) => {
+        return { id, computed: sequence!.length, length: tokenIds.length, draft: draft.length };
+      });
+    this.#scheduler.handle({ type: "step", milliseconds, progress });
+    this.#endFinished();
+    await yieldToEventLoop();
+  }
+
+  #tellNews(answer: Answer): void {
+    if (!this.#bySerial.has(answer.serial)) return; // it failed: nothing comes after that
+    for (const event of answer.news()) this.#emit(answer, event);
+  }
+
+  #workOf({ id, tokens, draft: drafted, remember }: PlannedPart): Work {
+    const answer = this.#bySerial.get(id)!;
+    const sequence = answer.sequence!;
+    const draft = answer.draft.slice(0, drafted);
+    const known = answer.tokenIds.slice(sequence.length, sequence.length + tokens);
+    const append = { sequence, tokenIds: [...known, ...draft], outputs: answer.outputsOf(tokens, draft.length) };
+    return { answer, append, draft, remember };
+  }
+
+  /** One step for all. If it fails, each request by itself: the one that makes steps fail fails alone. */
+  async #compute(work: readonly Work[]): Promise<Result[]> {
+    try {
+      const rows = await this.#model.runner.step(work.map(({ append }) => append));
+      return rows.map((ofOne) => ({ rows: ofOne }));
+    } catch (error) {
+      if (isFatal(error) || work.length === 1) return work.map(() => ({ error }));
+    }
+    const results: Result[] = [];
+    for (const item of work) results.push(...(await this.#compute([item])));
+    return results;
+  }
+
+  async #take({ answer, draft, remember }: Work, result: Result): Promise<void> {
+    try {
+      if ("error" in result) throw result.error;
+      if (answer.isCancelled) return;
+      if (remember) this.#remember(answer, false);
+      await answer.take(result.rows, draft, this.#pacer, performance.now());
+      answer.proposeDraft();
+    } catch (error) {
+      if (isFatal(error)) this.#die(error);
+      else this.#fail(answer, error);
+    }
+  }
+
+  /** A fault of the engine itself: the requests of the moment fail, the next ones get a new chance. */
+  #failAll(error: unknown): void {
+    this.#isStepping = false;
+    for (const answer of [...this.#byId.values()]) this.#fail(answer, error);
+  }
+
+  /** Ends what was cancelled or has its last token. */
+  #endFinished(): void {
+    for (const answer of [...this.#byId.values()]) {
+      if (answer.finish !== undefined) this.#end(answer, answer.finish);
+      else if (answer.isCancelled) this.#end(answer, "cancelled");
+    }
+  }
+
+  #end(answer: Answer, finish: Finish): void {
+    if (finish !== "cancelled") this.#remember(answer, true);
+    const usage = answer.usage(performance.now());
+    this.#forget(answer);
+    this.#emit(answer, { type: "end", finish, usage });
+  }
+
+  #fail(answer: Answer, error: unknown): void {
+    if (!this.#bySerial.has(answer.serial)) return;
+    this.#forget(answer);
+    this.#emit(answer, { type: "error", error: failureOf(error) });
+  }
+
+  /** The device is gone: nothing can be computed any more. */
+  #die(error: unknown): void {
+    this.#state = "dead";
+    const failure: EngineFailure = { ...failureOf(error), code: "engine_died", isRetryable: true };
+    for (const answer of [...this.#byId.values()]) {
+      this.#forget(answer);
+      this.#emit(answer, { type: "error", error: failure });
+    }
+  }
+
+  #forget(answer: Answer): void {
+    addUsage(this.#totals, answer);
+    answer.release();
+    this.#byId.delete(answer.request.id);
+    this.#bySerial.delete(answer.serial);
+    this.#scheduler.handle({ type: "end", id: answer.serial });
+  }
+
+  /** A listener that throws hears no more; its request ends as cancelled. */
+  #emit(answer: Answer, event: EngineEvent): void {
+    if (answer.isDeaf) return;
+    try {
+      answer.listener(event);
+    } catch (error) {
+      answer.isDeaf = true;
+      answer.isCancelled = true;
+      process.emitWarning(error instanceof Error ? error : String(error));
+    }
+  }
+}
+
+type Totals = Record<"promptTokens" | "cachedTokens" | "generatedTokens" | "draftedTokens" | "acceptedTokens", number>;
+
+/** What this engine did for a request; one that never started counts for nothing. */
+function addUsage(totals: Totals, answer: Answer): void {
+  if (!answer.hasStarted) return;
+  const { promptTokens, cachedTokens, generatedTokens, draftedTokens, acceptedTokens } = answer.usage(0);
+  totals.promptTokens += promptTokens;
+  totals.cachedTokens += cachedTokens;
+  totals.generatedTokens += generatedTokens - answer.request.generated.length;
+  totals.draftedTokens += draftedTokens;
+  totals.acceptedTokens += acceptedTokens;
+}
+
+function engineInfo(model: Model, loadSeconds: number): EngineInfo {
+  const { config, defaults, device } = model;
+  const { eosTokenIds, ...sampling } = defaults;
+  return {
+    name: model.name,
+    vocabSize: config.vocabSize,
+    contextLength: model.contextLength,
+    bosTokenId: config.bosTokenId,
+    eosTokenIds: [...new Set([...config.eosTokenIds, ...eosTokenIds])],
+    addsBeginOfSequence: model.addsBeginOfSequence,
+    defaults: sampling,
+    device: device.name,
+    kernels: device.kernels,
+    threads: device.threads,
+    parameters: parameterCounts(modelParameters(config), config).total,
+    loadSeconds,
+  };
+}
+
+/** The process that computes is gone. */
+function isFatal(error: unknown): boolean {
+  return error instanceof DeviceError && error.code === "device-process";
+}
+
+function failureOf(error: unknown): EngineFailure {
+  if (!(error instanceof FreeholdError)) {
+    const message = error instanceof Error ? error.message : String(error);
+    return { code: "engine_error", message: `The engine failed: ${message}`, isRetryable: false };
+  }
+  const { code, message, hint } = error;
+  const isRetryable = code === "overloaded" || code === "draining" || code === "dead";
+  return { code, message, isRetryable, ...(hint === undefined ? {} : { hint }) };
+}
+
+function wallClock(): number {
+  return performance.timeOrigin + performance.now();
+}

@@ -1,0 +1,41 @@
+/** A sequence cache that remembers nothing: every prompt is computed anew. For where no prefix cache is wanted. */
+import type { ModelRunner, Sequence } from "../model-runner.ts";
+import type { CacheCounters } from "./engine-port.ts";
+import type { SequenceCachePort } from "./sequence-cache-port.ts";
+
+export class MemoryCache implements SequenceCachePort {
+  readonly isForgetful = true;
+  readonly #runner: ModelRunner;
+  #lookups = 0;
+
+  constructor(runner: ModelRunner) {
+    this.#runner = runner;
+  }
+
+  async resume(): Promise<Sequence> {
+    this.#lookups++;
+    return this.#runner.createSequence();
+  }
+
+  remember(): void {}
+
+  get counters(): CacheCounters {
+    return {
+      lookups: this.#lookups,
+      hits: 0,
+      memoryBytes: 0,
+      memoryBudgetBytes: 0,
+      evictions: 0,
+      diskBytes: 0,
+      diskBudgetBytes: 0,
+      diskReadBytes: 0,
+      diskWrittenBytes: 0,
+      corruptRecords: 0,
+      diskState: "off",
+    };
+  }
+
+  async flush(): Promise<void> {}
+
+  async close(): Promise<void> {}
+}

@@ -1,0 +1,113 @@
+/** POST /v1/chat/completions, in the dialect of OpenAI and DeepSeek. */
+import type { ChatRequest } from "../../../chat/chat-request.ts";
+import type { AnswerResult } from "../../generation/answer-reader.ts";
+import { type PreparedChat, prepareChat } from "../../generation/prepare-chat.ts";
+import { rememberTurn } from "../../generation/restore-history.ts";
+import { runAnswers } from "../../generation/run-answers.ts";
+import type { Call, Route, Services } from "../../route.ts";
+import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
+import type { ApiContext } from "../api-context.ts";
+import { readBody } from "../request-body.ts";
+import { chatRequest } from "../schemas/chat.ts";
+import { servedModel } from "../served-model.ts";
+import { type AnswerHead, ChatEncoder, type ChoiceTokens } from "./chat-encoder.ts";
+import { readChatBody } from "./read-chat-body.ts";
+
+export function chatRoutes(context: ApiContext): Route[] {
+  const paths = ["/v1/chat/completions", "/chat/completions", "/beta/chat/completions", "/beta/v1/chat/completions"];
+  return paths.map((path) => ({
+    method: "POST",
+    path,
+    scope: "infer",
+    errors: "openai",
+    handle: (call, services) => answerChat(call, services, context),
+  }));
+}
+
+async function answerChat(call: Call, services: Services, context: ApiContext): Promise<void> {
+  const body = readBody(chatRequest, call.body);
+  const model = servedModel(body.value.model, services, context);
+  const { chat, options } = readChatBody(body);
+  const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
+  const encoder = new ChatEncoder(answerHead("chatcmpl", model, call, services), options.logprobs !== undefined);
+  const keep = (request: ChatRequest, result: AnswerResult) =>
+    rememberTurn(context.memory, call.namespace, request, result);
+  if (body.value.stream)
+    await streamChat(call, services, prepared, encoder, body.value.stream_options?.include_usage ?? false, keep);
+  else await completeChat(call, services, prepared, encoder, keep);
+}
+
+export function answerHead(prefix: string, model: string, call: Call, { now, version }: Services): AnswerHead {
+  return {
+    id: `${prefix}-${call.requestId}`,
+    created: Math.floor(now()),
+    model,
+    system_fingerprint: `fp_freehold_${version}`,
+  };
+}
+
+type Keep = (request: ChatRequest, result: AnswerResult) => void;
+
+async function completeChat(
+  call: Call,
+  services: Services,
+  { request, jobs }: PreparedChat,
+  encoder: ChatEncoder,
+  keep: Keep,
+): Promise<void> {
+  const results: AnswerResult[] = [];
+  const tokens: ChoiceTokens[] = jobs.map(() => ({ content: [], reasoning: [] }));
+  const usage = await runAnswers(call, services, jobs, {
+    deltas(index, deltas) {
+      for (const delta of deltas) {
+        if (delta.type === "content" || delta.type === "reasoning")
+          tokens[index]![delta.type].push(...(delta.tokens ?? []));
+      }
+    },
+    end(index, result) {
+      results[index] = result;
+      keep(request, result);
+    },
+  });
+  call.json(200, encoder.whole(results, tokens, usage));
+}
+
+async function streamChat(
+  call: Call,
+  services: Services,
+  { request, jobs }: PreparedChat,
+  encoder: ChatEncoder,
+  includesUsage: boolean,
+  keep: Keep,
+): Promise<void> {
+  const stream = new AnswerStream(call);
+  const opened = new Set<number>();
+  const open = (index: number) => {
+    if (opened.has(index)) return;
+    opened.add(index);
+    stream.send(encoder.open(index));
+  };
+  const gatherer = new DeltaGatherer(stream, (index, deltas) => {
+    for (const delta of deltas) stream.send(encoder.delta(index, delta));
+  });
+  const answer = async () => {
+    const usage = await runAnswers(call, services, jobs, {
+      started: open,
+      deltas(index, deltas) {
+        open(index);
+        gatherer.push(index, deltas);
+      },
+      end(index, result) {
+        open(index);
+        gatherer.flush();
+        stream.send(encoder.close(index, result));
+        keep(request, result);
+      },
+    });
+    if (includesUsage) stream.send(encoder.usage(usage));
+    stream.sendDone();
+  };
+  await stream.run(answer, ({ code, message }) => {
+    stream.send({ error: { message, type: "server_error", param: null, code } });
+  });
+}

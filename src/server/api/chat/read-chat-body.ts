@@ -1,0 +1,57 @@
+/** From the body of a Chat Completions request to a conversation and the options of its answer. */
+import { type ChatRequest, parseChatRequest } from "../../../chat/chat-request.ts";
+import { RequestError } from "../../../errors.ts";
+import { type Json, JsonObject } from "../../../json/parse-json.ts";
+import type { AnswerOptions } from "../../generation/prepare-chat.ts";
+import { type RequestBody, refuseUnsupported } from "../request-body.ts";
+import { readSampling } from "../sampling-fields.ts";
+import type { ChatBody } from "../schemas/chat.ts";
+import { chatParameters } from "./chat-parameters.ts";
+
+const conversationFields = ["messages", "tools", "tool_choice", "response_format", "stop", "reasoning_effort"];
+
+export function readChatBody({ value, json }: RequestBody<ChatBody>): { chat: ChatRequest; options: AnswerOptions } {
+  refuseUnsupported(json, chatParameters);
+  if (value.response_format?.type === "json_schema") {
+    throw new RequestError("Answers that follow a schema are not offered yet", {
+      code: "unsupported_parameter",
+      where: "response_format",
+      hint: 'Use {"type": "json_object"} and describe the JSON in the messages, or a tool',
+    });
+  }
+  if (value.top_logprobs !== undefined && !value.logprobs) {
+    throw new RequestError("top_logprobs needs logprobs", {
+      code: "request",
+      where: "top_logprobs",
+      hint: 'Add "logprobs": true',
+    });
+  }
+  const picked = json.entries.filter(([key]) => conversationFields.includes(key));
+  const chat = parseChatRequest(new JsonObject([...picked, ...thinkingEntry(value, json)]));
+  return {
+    chat,
+    options: {
+      sampling: readSampling(value),
+      maxTokens: value.max_completion_tokens ?? value.max_tokens,
+      choices: value.n ?? 1,
+      logprobs: value.logprobs ? (value.top_logprobs ?? 0) : undefined,
+      ignoreEos: value.ignore_eos ?? false,
+      ...(value.parallel_tool_calls === false ? { maxCalls: 1 } : {}),
+    },
+  };
+}
+
+/**
+ * DeepSeek's `thinking`, Qwen's `enable_thinking` or a template's switch. A client that says nothing of thinking and requires
+ * a call gets none: DeepSeek refuses the two together, OpenAI's clients cannot know that.
+ */
+function thinkingEntry(value: ChatBody, json: JsonObject): [string, Json][] {
+  const named = json.get("thinking");
+  if (named !== undefined) return [["thinking", named]];
+  const template = value.chat_template_kwargs;
+  const asked = value.enable_thinking ?? template?.enable_thinking ?? template?.thinking;
+  if (asked !== undefined && asked !== null) return [["thinking", asked]];
+  const { tool_choice: choice } = value;
+  const requiresCall = choice === "required" || typeof choice === "object";
+  return requiresCall && value.reasoning_effort === undefined ? [["thinking", false]] : [];
+}

@@ -1,0 +1,64 @@
+/** Reading a request's body: checked by a schema as plain values, and kept as Json for what prompts must reproduce. */
+import type { z } from "zod";
+import { fromJson } from "../../chat/read-json.ts";
+import { RequestError } from "../../errors.ts";
+import { type Json, JsonObject } from "../../json/parse-json.ts";
+
+export interface RequestBody<T> {
+  readonly value: T;
+  /** The same with nothing lost: key order and the spelling of numbers. */
+  readonly json: JsonObject;
+}
+
+/** Throws a RequestError that names the first place that is wrong. A null at the top counts as absent. */
+export function readBody<T>(schema: z.ZodType<T>, body: Json | undefined): RequestBody<T> {
+  if (!(body instanceof JsonObject)) {
+    throw new RequestError("The body is no JSON object", {
+      code: "request",
+      hint: "Send one with the header Content-Type: application/json",
+    });
+  }
+  const json = new JsonObject(body.entries.filter(([, value]) => value !== null));
+  const parsed = schema.safeParse(fromJson(json));
+  if (parsed.success) return { value: parsed.data, json };
+  const issue = deepestIssue(parsed.error.issues[0]!);
+  const where = printPath(issue.path);
+  throw new RequestError(`${where === "" ? "The body" : where}: ${issue.message}`, { code: "request", where });
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** Of a union that nothing fits, what is wrong with the alternative that fits furthest. */
+function deepestIssue(issue: Issue): Issue {
+  if (issue.code !== "invalid_union") return issue;
+  const inner = issue.errors
+    .filter((errors) => errors.length > 0)
+    .map((errors) => deepestIssue(errors[0]!))
+    .sort((a, b) => b.path.length - a.path.length)[0];
+  if (inner === undefined || inner.path.length === 0) return issue;
+  return { ...inner, path: [...issue.path, ...inner.path] };
+}
+
+function printPath(path: readonly PropertyKey[]): string {
+  return path.reduce<string>((text, key) => {
+    if (typeof key === "number") return `${text}[${key}]`;
+    return text === "" ? String(key) : `${text}.${String(key)}`;
+  }, "");
+}
+
+/** What becomes of a parameter: most are honoured; some change nothing here; the rest is refused by name. */
+export type ParameterRule = "honoured" | "ignored" | { readonly refused: string; readonly unless?: readonly string[] };
+
+/** Throws a RequestError for the first parameter that the table refuses, unless its value (as JSON) asks for nothing. */
+export function refuseUnsupported(json: JsonObject, rules: Readonly<Record<string, ParameterRule>>): void {
+  for (const [name, value] of json.entries) {
+    const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
+    if (rule === undefined || typeof rule === "string") continue;
+    if (rule.unless?.includes(JSON.stringify(fromJson(value)))) continue;
+    throw new RequestError(`${name} is not supported`, {
+      code: "unsupported_parameter",
+      where: name,
+      hint: rule.refused,
+    });
+  }
+}

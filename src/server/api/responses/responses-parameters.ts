@@ -1,0 +1,41 @@
+/** Every parameter of Responses (OpenAI's reference, and what Codex adds) and what becomes of it. */
+import type { ParameterRule } from "../request-body.ts";
+
+export const responsesParameters = {
+  model: "honoured",
+  input: "honoured",
+  instructions: "honoured",
+  previous_response_id: "honoured",
+  store: "honoured",
+  stream: "honoured",
+  tools: "honoured",
+  tool_choice: "honoured",
+  parallel_tool_calls: "honoured",
+  reasoning: "honoured",
+  text: "honoured",
+  include: "honoured",
+  max_output_tokens: "honoured",
+  temperature: "honoured",
+  top_p: "honoured",
+  top_logprobs: "honoured",
+  metadata: "honoured",
+  truncation: "honoured",
+
+  user: "ignored",
+  safety_identifier: "ignored",
+  prompt_cache_key: "ignored",
+  prompt_cache_options: "ignored",
+  prompt_cache_retention: "ignored",
+  client_metadata: "ignored",
+  service_tier: "ignored",
+  stream_options: "ignored",
+  context_management: "ignored",
+  max_tool_calls: "ignored",
+  access_programs: "ignored",
+  image: "ignored",
+
+  background: { refused: "Answers are not made in the background; stream them", unless: ["false"] },
+  conversation: { refused: "Conversations are not kept; use previous_response_id" },
+  prompt: { refused: "Prompt templates are not kept; send the input" },
+  moderation: { refused: "Answers are not moderated here" },
+} as const satisfies Readonly<Record<string, ParameterRule>>;

@@ -1,0 +1,180 @@
+/** POST /v1/responses, and the responses that are kept: GET, DELETE and their input items. */
+import { fromJson, toJson } from "../../../chat/read-json.ts";
+import type { Json } from "../../../json/parse-json.ts";
+import type { AnswerResult } from "../../generation/answer-reader.ts";
+import { prepareChat } from "../../generation/prepare-chat.ts";
+import { rememberTurn } from "../../generation/restore-history.ts";
+import { type AnswerUsage, runAnswers } from "../../generation/run-answers.ts";
+import { HttpError } from "../../http-error.ts";
+import type { Call, Route, Services } from "../../route.ts";
+import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
+import type { ApiContext } from "../api-context.ts";
+import { printCompact } from "../print-compact.ts";
+import { type RequestBody, readBody } from "../request-body.ts";
+import {
+  type ResponseObject,
+  type ResponsesBody,
+  type ResponsesEvent,
+  responsesRequest,
+} from "../schemas/responses.ts";
+import { servedModel } from "../served-model.ts";
+import { readResponsesBody } from "./read-responses-body.ts";
+import { ResponsesEncoder } from "./responses-encoder.ts";
+import { storedResponseRoutes } from "./stored-responses.ts";
+
+export function responsesRoutes(context: ApiContext): Route[] {
+  const route = { scope: "infer", errors: "openai" } as const;
+  return ["/v1/responses", "/responses"].flatMap((path): Route[] => [
+    { ...route, method: "POST", path, handle: (call, services) => answerResponse(call, services, context) },
+    ...storedResponseRoutes(path, context.responses),
+  ]);
+}
+
+async function answerResponse(call: Call, services: Services, context: ApiContext): Promise<void> {
+  const body = readBody(responsesRequest, call.body);
+  const { value } = body;
+  const model = servedModel(value.model, services, context);
+  const earlier = earlierItems(value.previous_response_id, call, context);
+  const { chat, options, tools, input } = readResponsesBody(body, earlier, services);
+  const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
+  const encoder = new ResponsesEncoder(baseResponse(body, model, call, services), {
+    requestId: call.requestId,
+    tools,
+    showsSummary: value.reasoning?.summary !== undefined && value.reasoning.summary !== null,
+    sealsReasoning: value.include?.includes("reasoning.encrypted_content") ?? false,
+  });
+  const finish = (result: AnswerResult, usage: AnswerUsage): ResponsesEvent[] => {
+    rememberTurn(context.memory, call.namespace, prepared.request, result);
+    const { events, response } = encoder.end(result, usage, services.now());
+    if (value.store ?? true) keep(call, context, response, input, value.previous_response_id);
+    return events;
+  };
+  if (value.stream) await streamResponse(call, services, prepared.jobs, encoder, finish);
+  else call.json(200, await wholeResponse(call, services, prepared.jobs, encoder, finish));
+}
+
+function earlierItems(id: string | undefined, call: Call, { responses }: ApiContext): readonly Json[] {
+  if (id === undefined) return [];
+  const items = responses.history(call.namespace, id);
+  if (items !== undefined) return items;
+  throw new HttpError(400, `Previous response with id ${JSON.stringify(id.slice(0, 80))} not found`, {
+    code: "previous_response_not_found",
+    where: "previous_response_id",
+    hint: "Responses are kept in memory for a while; send the items instead",
+  });
+}
+
+function keep(
+  call: Call,
+  { responses }: ApiContext,
+  response: ResponseObject,
+  input: readonly Json[],
+  previousId: string | undefined,
+): void {
+  const output = response.output.map((item) => toJson(item, "output"));
+  const size = JSON.stringify(response).length + input.reduce((sum, item) => sum + printCompact(item).length, 0);
+  responses.put(call.namespace, { response, input, output, previousId }, size);
+}
+
+type Finish = (result: AnswerResult, usage: AnswerUsage) => ResponsesEvent[];
+type Jobs = Parameters<typeof runAnswers>[2];
+
+async function wholeResponse(
+  call: Call,
+  services: Services,
+  jobs: Jobs,
+  encoder: ResponsesEncoder,
+  finish: Finish,
+): Promise<ResponseObject> {
+  const results: AnswerResult[] = [];
+  const usage = await runAnswers(call, services, jobs, {
+    deltas(_, deltas) {
+      for (const delta of deltas) encoder.delta(delta);
+    },
+    end(_, result) {
+      results.push(result);
+    },
+  });
+  const last = finish(results[0]!, usage).at(-1)!;
+  return (last as Extract<ResponsesEvent, { response: ResponseObject }>).response; // the last event holds it
+}
+
+async function streamResponse(
+  call: Call,
+  services: Services,
+  jobs: Jobs,
+  encoder: ResponsesEncoder,
+  finish: Finish,
+): Promise<void> {
+  const stream = new AnswerStream(call);
+  const send = (events: readonly ResponsesEvent[]) => {
+    for (const event of events) stream.send(event, event.type);
+  };
+  let isStarted = false;
+  const start = () => {
+    if (!isStarted) send(encoder.start());
+    isStarted = true;
+  };
+  const gatherer = new DeltaGatherer(stream, (_, deltas) => {
+    for (const delta of deltas) send(encoder.delta(delta));
+  });
+  const answer = async () => {
+    const results: AnswerResult[] = [];
+    const usage = await runAnswers(call, services, jobs, {
+      started: start,
+      deltas(index, deltas) {
+        start();
+        gatherer.push(index, deltas);
+      },
+      end(_, result) {
+        start();
+        gatherer.flush();
+        results.push(result);
+      },
+    });
+    send(finish(results[0]!, usage));
+  };
+  await stream.run(answer, ({ message }) => send(encoder.fail(message)));
+}
+
+/** The response before anything of its output is known. */
+function baseResponse(
+  { value, json }: RequestBody<ResponsesBody>,
+  model: string,
+  call: Call,
+  services: Services,
+): ResponseObject {
+  return {
+    id: `resp_${call.requestId}`,
+    object: "response",
+    created_at: Math.floor(services.now()),
+    completed_at: null,
+    status: "in_progress",
+    background: false,
+    error: null,
+    incomplete_details: null,
+    instructions: value.instructions ?? null,
+    max_output_tokens: value.max_output_tokens ?? null,
+    max_tool_calls: null,
+    model,
+    output: [],
+    output_text: "",
+    parallel_tool_calls: value.parallel_tool_calls ?? true,
+    previous_response_id: value.previous_response_id ?? null,
+    prompt_cache_key: value.prompt_cache_key ?? null,
+    reasoning: { effort: value.reasoning?.effort ?? null, summary: value.reasoning?.summary ?? null },
+    safety_identifier: value.safety_identifier ?? null,
+    service_tier: "default",
+    store: value.store ?? true,
+    temperature: value.temperature ?? null,
+    text: { format: value.text?.format ?? { type: "text" } },
+    tool_choice: value.tool_choice ?? "auto",
+    tools: fromJson(json.get("tools") ?? []) as unknown[], // the schema has said: a list
+    top_logprobs: value.top_logprobs ?? 0,
+    top_p: value.top_p ?? null,
+    truncation: value.truncation ?? "disabled",
+    usage: null,
+    user: value.user ?? null,
+    metadata: value.metadata ?? {},
+  };
+}

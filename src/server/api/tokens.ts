@@ -1,0 +1,67 @@
+/** POST /tokenize, /detokenize and /apply-template, as llama-server and vLLM have them. */
+import { renderPrompt } from "../../chat/render-prompt.ts";
+import { RequestError } from "../../errors.ts";
+import { encodeChat } from "../generation/encode-chat.ts";
+import type { Call, Route, Services } from "../route.ts";
+import { readChatBody } from "./chat/read-chat-body.ts";
+import { readBody } from "./request-body.ts";
+import { chatRequest } from "./schemas/chat.ts";
+import { detokenizeRequest, type TokenizeAnswer, tokenizeRequest } from "./schemas/tokens.ts";
+
+export function tokenRoutes(): Route[] {
+  const route = { method: "POST", scope: "infer", errors: "openai" } as const;
+  return [
+    { ...route, path: "/tokenize", handle: async (call, services) => tokenize(call, services) },
+    { ...route, path: "/detokenize", handle: async (call, services) => detokenize(call, services) },
+    { ...route, path: "/apply-template", handle: async (call, services) => applyTemplate(call, services) },
+  ];
+}
+
+function tokenize(call: Call, services: Services): void {
+  const { value: body } = readBody(tokenizeRequest, call.body);
+  const { tokenizer } = services;
+  const ids = body.messages === undefined ? textTokens(body, services) : chatTokens(call, services);
+  const answer: TokenizeAnswer = {
+    tokens: body.with_pieces ? ids.map((id) => ({ id, piece: pieceOf(id, services) })) : [...ids],
+    count: ids.length,
+    max_model_len: services.requireInfo().contextLength,
+    token_strs: body.return_token_strs ? ids.map((id) => tokenizer.decode([id])) : null,
+  };
+  call.json(200, answer);
+}
+
+function textTokens(body: ReturnType<(typeof tokenizeRequest)["parse"]>, services: Services): readonly number[] {
+  const text = body.content ?? body.prompt;
+  if (text === undefined)
+    throw new RequestError("There is no text", {
+      code: "request",
+      where: "content",
+      hint: "Give content, prompt or messages",
+    });
+  const info = services.requireInfo();
+  const begins = body.add_special ?? body.add_special_tokens ?? false;
+  const ids = services.tokenizer.encode(text, { special: body.parse_special ?? true });
+  return begins ? [info.bosTokenId, ...ids] : ids;
+}
+
+function chatTokens(call: Call, services: Services): readonly number[] {
+  return encodeChat(readChatBody(readBody(chatRequest, call.body)).chat, services).tokenIds;
+}
+
+/** The text of a token, or its bytes where they are no text. */
+function pieceOf(id: number, { tokenizer }: Services): string | number[] {
+  const bytes = tokenizer.tokenBytes(id);
+  const text = tokenizer.decode([id]);
+  return text.includes("\ufffd") ? [...bytes] : text;
+}
+
+function detokenize(call: Call, { tokenizer }: Services): void {
+  const { value } = readBody(detokenizeRequest, call.body);
+  const text = tokenizer.decode(value.tokens);
+  call.json(200, { content: text, prompt: text });
+}
+
+function applyTemplate(call: Call, services: Services): void {
+  const { chat } = readChatBody(readBody(chatRequest, call.body));
+  call.json(200, { prompt: renderPrompt(chat, services.dialect).text });
+}

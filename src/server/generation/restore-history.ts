@@ -1,0 +1,101 @@
+/**
+ * What clients leave out of the history is put back: reasoning, and the bytes of earlier calls. With it the prompt of a turn
+ * begins with exactly the tokens of the turn before, and nothing is computed twice.
+ */
+import { createHash } from "node:crypto";
+import type { ChatMessage, ChatRequest, Content, HistoryCall } from "../../chat/chat-request.ts";
+import { toolsInForce } from "../../chat/check-request.ts";
+import { FormatError } from "../../errors.ts";
+import { type Json, JsonNumber, JsonObject, parseJson } from "../../json/parse-json.ts";
+import type { AnswerResult } from "./answer-reader.ts";
+import type { RememberedTurn, TurnMemory } from "./turn-memory.ts";
+
+type AssistantMessage = Extract<ChatMessage, { role: "assistant" }>;
+
+/** The request with the assistant's turns as they were generated, where the server remembers them. */
+export async function restoreHistory(
+  request: ChatRequest,
+  memory: TurnMemory,
+  namespace: string,
+): Promise<ChatRequest> {
+  const messages = await Promise.all(
+    request.messages.map(async (message, i) => {
+      if (message.role !== "assistant" || message.isPrefix) return message;
+      const turn = await memory.get(namespace, turnKey(message.calls[0]?.id, request.messages[i - 1], message.content));
+      return turn === undefined ? message : restoreTurn(message, turn);
+    }),
+  );
+  return { ...request, messages };
+}
+
+/** Keeps what the next request may leave out. */
+export function rememberTurn(memory: TurnMemory, namespace: string, request: ChatRequest, result: AnswerResult): void {
+  const { reasoning, content, calls, verbatim } = result;
+  // Without tools the reasoning of earlier turns is no part of a prompt.
+  if (calls.length === 0 && (reasoning === "" || toolsInForce(request).length === 0)) return;
+  const turn: RememberedTurn = { reasoning, content, calls, ...(verbatim === undefined ? {} : { verbatim }) };
+  for (const { id } of calls) memory.put(namespace, callKey(id), turn);
+  if (calls.length === 0) {
+    const answered = request.messages.at(-1);
+    memory.put(namespace, turnKey(undefined, answered, [{ type: "text", text: content }]), turn);
+  }
+}
+
+function callKey(id: string): string {
+  return `call:${id}`;
+}
+
+/** A turn with calls is known by the id of its first; another by what it said and what it answered. */
+function turnKey(callId: string | undefined, before: ChatMessage | undefined, content: Content | undefined): string {
+  if (callId !== undefined) return callKey(callId);
+  const texts = [joined(before?.content ?? []), joined(content ?? [])];
+  return `turn:${createHash("sha256").update(JSON.stringify(texts)).digest("base64url")}`;
+}
+
+function restoreTurn(message: AssistantMessage, turn: RememberedTurn): AssistantMessage {
+  const restored: AssistantMessage = {
+    ...message,
+    reasoning: message.reasoning === "" ? turn.reasoning : message.reasoning,
+    calls: message.calls.map((call) => restoreCall(call, turn)),
+  };
+  const isWhole =
+    turn.calls.length === message.calls.length && turn.calls.every((call, i) => isSame(call, restored.calls[i]!));
+  const saysTheSame = joined(message.content ?? []).trim() === turn.content.trim();
+  return isWhole && saysTheSame && turn.verbatim !== undefined ? { ...restored, verbatim: turn.verbatim } : restored;
+}
+
+/** The arguments as they were generated, unless the client changed more than their spelling. */
+function restoreCall(call: HistoryCall, turn: RememberedTurn): HistoryCall {
+  const known = turn.calls.find(({ id }) => id === call.id);
+  if (known === undefined || known.name !== call.name || !isSameJson(known.arguments, call.arguments)) return call;
+  return { ...call, arguments: known.arguments };
+}
+
+function isSame(a: HistoryCall, b: HistoryCall): boolean {
+  return a.id === b.id && a.name === b.name && a.arguments === b.arguments;
+}
+
+function isSameJson(a: string, b: string): boolean {
+  if (a === b) return true;
+  try {
+    return canonical(parseJson(a)) === canonical(parseJson(b));
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
+}
+
+/** A spelling that is the same for the same value: sorted keys, numbers as doubles. */
+function canonical(value: Json): string {
+  if (value instanceof JsonNumber) return String(value.value);
+  if (value instanceof JsonObject) {
+    const entries = [...new Map(value.entries)].map(([key, item]) => `${JSON.stringify(key)}:${canonical(item)}`);
+    return `{${entries.sort().join(",")}}`;
+  }
+  if (Array.isArray(value)) return `[${(value as readonly Json[]).map(canonical).join(",")}]`;
+  return JSON.stringify(value);
+}
+
+function joined(content: Content): string {
+  return content.map((part) => (part.type === "text" ? part.text : "[image]")).join("\n\n");
+}
