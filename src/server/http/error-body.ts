@@ -45,7 +45,7 @@ function describe(error: unknown): Description {
   }
   const { status, retryAfterSeconds, headers } =
     error instanceof HttpError ? error : { status: statusOf(error), retryAfterSeconds: undefined, headers: {} };
-  const message = error.hint === undefined ? error.message : `${error.message}. ${error.hint}`;
+  const message = error.hint === undefined ? error.message : `${error.message.replace(/\.$/, "")}. ${error.hint}`;
   return { status, code: error.code, message, where: error.where, retryAfterSeconds, headers };
 }
 

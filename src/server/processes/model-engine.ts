@@ -1,114 +1,118 @@
-/** The engine behind `freehold serve`: a model, a cache of what was computed with it, and the batch engine over both. */
-import { homedir } from "node:os";
-import { basename, join, resolve } from "node:path";
-import { z } from "zod";
-import { BatchEngine } from "../../engine/batching/batch-engine.ts";
+/** The engine of every day: a model, its prefix cache in memory and on disk, and the batch engine over both. */
+import { homedir, totalmem } from "node:os";
+import { basename, join } from "node:path";
+import { BatchEngine, type BatchEngineOptions } from "../../engine/batching/batch-engine.ts";
+import type { EngineEvent, EngineInfo, EngineRequest, EngineStatus } from "../../engine/batching/engine-port.ts";
 import { PrefixCache } from "../../engine/cache/prefix-cache.ts";
-import { embeddedModel, loadModel } from "../../engine/load-model.ts";
+import { embeddedModel, type LoadOptions, loadModel } from "../../engine/load-model.ts";
 import type { Model } from "../../engine/model.ts";
 import { digestOfModel } from "../../engine/model-digest.ts";
-import { withoutUndefined } from "../../engine/without-undefined.ts";
-import type { HostedEngine, StartEngine } from "./engine-messages.ts";
+import type { HostedEngine } from "./engine-messages.ts";
 
-const optionsSchema = z.strictObject({
-  model: z.string().default(embeddedModel),
-  /** Name that clients see. Default: the last part of the model's path. */
-  servedName: z.string().min(1).optional(),
-  device: z.string().optional(),
-  threads: z.int().positive().optional(),
-  activations: z.enum(["int8", "float32"]).optional(),
-  instructions: z.string().optional(),
-  context: z.int().positive().optional(),
-  drafting: z.enum(["off", "ngram"]).optional(),
-  maxRunning: z.int().positive().optional(),
-  /** Bytes of caches in memory: half for running requests, half for what is remembered. Default: a quarter of what is free. */
-  cacheMemoryBytes: z.int().positive().optional(),
-  cacheDirectory: z.string().optional(),
-  /** 0: nothing is kept on disk. */
-  cacheDiskBytes: z
-    .int()
-    .min(0)
-    .default(8 * 2 ** 30),
-});
+export interface ModelEngineOptions
+  extends Pick<LoadOptions, "device" | "threads" | "activations" | "instructions" | "contextLength"> {
+  /** Folder or .gguf file; default: the embedded model. */
+  readonly model?: string;
+  /** Name that clients see; default: that of the folder or file. */
+  readonly servedName?: string;
+  readonly cacheDirectory?: string;
+  /** Bytes of the prefix cache on disk; 0: none. */
+  readonly cacheDiskBytes?: number;
+  readonly cacheMemoryBytes?: number;
+  readonly maxRunning?: number;
+  readonly drafting?: "off" | "ngram";
+}
 
-export type ModelEngineOptions = z.input<typeof optionsSchema>;
+const defaultDiskBytes = 8e9;
+const mostMemoryBytes = 4 * 2 ** 30;
+/** An idle engine shows that its event loop turns. */
+const tickMs = 500;
 
-export const startEngine: StartEngine = async (input, onProgress) => {
-  const options = optionsSchema.parse(input);
+export async function startEngine(
+  options: ModelEngineOptions,
+  onProgress: (loaded: number) => void,
+): Promise<HostedEngine> {
+  const reference = options.model ?? embeddedModel;
   const started = performance.now();
-  const model = await loadModel(options.model, {
-    ...withoutUndefined({
-      device: options.device,
-      threads: options.threads,
-      activations: options.activations,
-      instructions: options.instructions,
-      contextLength: options.context,
-    }),
+  const model = await loadModel(reference, {
+    ...loadOptions(options),
     onProgress: (done, total) => onProgress(done / total),
   });
-  try {
-    const memoryBytes = options.cacheMemoryBytes ?? Math.max(2 ** 26, process.availableMemory() / 4);
-    const cache = await PrefixCache.open({
-      runner: model.runner,
-      modelDigest: await digestOfModel(options.model),
-      memoryBudgetBytes: memoryBytes / 2,
-      store: storeOf(options),
-    });
-    if (cache.counters.diskState !== "on" && options.cacheDiskBytes > 0) {
-      process.stderr.write(`warning: The prefix cache is ${cache.counters.diskState} on disk: ${cache.diskReason}\n`);
-    }
-    const loadSeconds = (performance.now() - started) / 1000;
-    const scheduling = { cacheBytes: memoryBytes / 2, ...withoutUndefined({ maxRunning: options.maxRunning }) };
-    const settings = { scheduling, loadSeconds, ...withoutUndefined({ drafting: options.drafting }) };
-    return new ModelEngine(model, new BatchEngine(model, cache, settings), servedName(options));
-  } catch (error) {
-    model[Symbol.dispose]();
-    throw error;
-  }
-};
-
-/** Where what was computed is kept, unless told otherwise: one folder for all models, which the records tell apart. */
-export function defaultCacheDirectory(): string {
-  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "freehold", "kv");
-}
-
-function storeOf({ cacheDirectory, cacheDiskBytes }: z.output<typeof optionsSchema>) {
-  if (cacheDiskBytes === 0) return "off";
-  return { directory: cacheDirectory ?? defaultCacheDirectory(), budgetBytes: cacheDiskBytes };
-}
-
-function servedName({ model, servedName: name }: z.output<typeof optionsSchema>): string {
-  return name ?? basename(resolve(model)).replace(/\.gguf$/, "");
+  const cache = await openCache(model, reference, options);
+  const loadSeconds = (performance.now() - started) / 1000;
+  const engine = new BatchEngine(model, cache, { ...batchOptions(options), loadSeconds });
+  return new ModelEngine(model, engine, options.servedName ?? nameOf(reference));
 }
 
 class ModelEngine implements HostedEngine {
-  readonly info: HostedEngine["info"];
+  readonly info: EngineInfo;
   readonly #model: Model;
   readonly #engine: BatchEngine;
-  readonly #idle: NodeJS.Timeout;
+  readonly #timer: NodeJS.Timeout;
 
   constructor(model: Model, engine: BatchEngine, name: string) {
     this.#model = model;
     this.#engine = engine;
+    // The place of the files is nobody's business.
     this.info = { ...engine.info, name };
-    this.#idle = setInterval(() => engine.tick(), 500).unref();
+    this.#timer = setInterval(() => engine.tick(), tickMs).unref();
   }
 
-  get status(): HostedEngine["status"] {
-    return this.#engine.status;
-  }
-
-  submit(...request: Parameters<HostedEngine["submit"]>): void {
-    this.#engine.submit(...request);
+  submit(request: EngineRequest, listener: (event: EngineEvent) => void): void {
+    this.#engine.submit(request, listener);
   }
 
   cancel(id: string): void {
     this.#engine.cancel(id);
   }
 
+  get status(): EngineStatus {
+    return this.#engine.status;
+  }
+
   async close(): Promise<void> {
-    clearInterval(this.#idle);
+    clearInterval(this.#timer);
     await this.#engine.close();
     this.#model[Symbol.dispose]();
   }
+}
+
+async function openCache(model: Model, reference: string, options: ModelEngineOptions): Promise<PrefixCache> {
+  const budgetBytes = options.cacheDiskBytes ?? defaultDiskBytes;
+  const directory = options.cacheDirectory ?? defaultCacheDirectory();
+  return PrefixCache.open({
+    runner: model.runner,
+    modelDigest: await digestOfModel(reference),
+    memoryBudgetBytes: options.cacheMemoryBytes ?? Math.min(mostMemoryBytes, Math.floor(totalmem() / 8)),
+    store: budgetBytes === 0 ? "off" : { directory, budgetBytes },
+  });
+}
+
+function loadOptions({ device, threads, activations, instructions, contextLength }: ModelEngineOptions): LoadOptions {
+  return {
+    ...(device === undefined ? {} : { device }),
+    ...(threads === undefined ? {} : { threads }),
+    ...(activations === undefined ? {} : { activations }),
+    ...(instructions === undefined ? {} : { instructions }),
+    ...(contextLength === undefined ? {} : { contextLength }),
+  };
+}
+
+function batchOptions({ maxRunning, drafting }: ModelEngineOptions): BatchEngineOptions {
+  return {
+    ...(drafting === undefined ? {} : { drafting }),
+    ...(maxRunning === undefined ? {} : { scheduling: { maxRunning } }),
+  };
+}
+
+/** Where the operating system wants caches. */
+function defaultCacheDirectory(): string {
+  const { XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
+  if (process.platform === "win32" && LOCALAPPDATA) return join(LOCALAPPDATA, "freehold", "kv");
+  if (process.platform === "darwin") return join(homedir(), "Library", "Caches", "freehold", "kv");
+  return join(XDG_CACHE_HOME || join(homedir(), ".cache"), "freehold", "kv");
+}
+
+function nameOf(reference: string): string {
+  return basename(reference).replace(/\.gguf$/, "");
 }

@@ -194,6 +194,7 @@ class StepWatch {
 
 interface BoundSocket {
   close(): void;
+  getsockname?(address: object): number;
 }
 
 /**
@@ -217,7 +218,10 @@ async function bind(config: ServeConfig): Promise<BoundSocket | undefined> {
   const { address, family } = await lookup(host).catch((cause: NodeJS.ErrnoException) => {
     throw listenError(cause, config);
   });
-  return checked(create(address, port, family), config);
+  const socket = checked(create(address, port, family), config);
+  // libuv keeps the error "in use" of bind for the first call after it; the gateway would get a socket without a port.
+  checked(socket.getsockname?.({}) || socket, config);
+  return socket;
 }
 
 async function bindUnix(
