@@ -331,7 +331,7 @@ describe("what is refused", () => {
       { path: "/v1/chat/completions", body: { ...hello, temperature: 3 }, param: "temperature" },
       { path: "/v1/chat/completions", body: { messages: [{ content: "x" }] }, param: "messages[0].role" },
       { path: "/v1/responses", body: { input: "x", text: { format: { type: "json_schema" } } }, param: "text.format" },
-      { path: "/v1/responses", body: { input: [{ type: "item_reference", id: "x" }] }, param: "input[0].type" },
+      { path: "/v1/responses", body: { input: [{ type: "item_reference", id: "x" }] }, param: "input[0].id" },
       { path: "/v1/completions", body: { prompt: [99_999_999] }, param: "prompt" },
     ];
     for (const { path, body, param } of rows) {
