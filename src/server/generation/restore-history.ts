@@ -55,7 +55,8 @@ function turnKey(callId: string | undefined, before: ChatMessage | undefined, co
 function restoreTurn(message: AssistantMessage, turn: RememberedTurn): AssistantMessage {
   const restored: AssistantMessage = {
     ...message,
-    reasoning: message.reasoning === "" ? turn.reasoning : message.reasoning,
+    // Some clients lose pieces of a streamed reasoning; what is none of ours was changed on purpose.
+    reasoning: turn.reasoning.includes(message.reasoning) ? turn.reasoning : message.reasoning,
     calls: message.calls.map((call) => restoreCall(call, turn)),
   };
   const isWhole =

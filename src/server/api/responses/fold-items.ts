@@ -63,12 +63,6 @@ class Folder {
           content: readContent(item.get("output"), item.path("output")),
         });
         break;
-      case "item_reference":
-        throw new RequestError("Items cannot be referred to by id", {
-          code: "request",
-          where: item.path("type"),
-          hint: "Send the items, or use previous_response_id",
-        });
       default: // what tools of other servers left behind says nothing here
         break;
     }

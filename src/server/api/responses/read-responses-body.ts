@@ -22,17 +22,23 @@ export interface ReadResponses {
   readonly input: readonly Json[];
 }
 
-/** `earlier` are the items that a previous response stands for. */
+/** What is kept of earlier answers. */
+export interface EarlierItems {
+  /** The items that the previous response stands for. */
+  readonly history: readonly Json[];
+  item(id: string): Json | undefined;
+}
+
 export function readResponsesBody(
   { value, json }: RequestBody<ResponsesBody>,
-  earlier: readonly Json[],
+  earlier: EarlierItems,
   { dialect: dialectName }: Pick<Services, "dialect">,
 ): ReadResponses {
   refuseUnsupported(json, responsesParameters);
   const dialect = dialects[dialectName];
   const fields = new Fields(json, "");
-  const input = inputItems(json.get("input"));
-  if (input.length + earlier.length === 0)
+  const input = inputItems(json.get("input")).map((item, i) => resolveReference(item, `input[${i}]`, earlier));
+  if (input.length + earlier.history.length === 0)
     throw new RequestError("There is no input", { code: "request", where: "input" });
   const tools = readResponseTools(fields.list("tools") ?? []);
   const toolChoice = readToolChoice(value.tool_choice, tools, dialect);
@@ -41,7 +47,7 @@ export function readResponsesBody(
     ? [{ role: "system", content: [{ type: "text", text: instructions }], tools: [] } as const]
     : [];
   const chat: ChatRequest = {
-    messages: [...system, ...foldItems([...earlier, ...input], dialect)],
+    messages: [...system, ...foldItems([...earlier.history, ...input], dialect)],
     tools,
     thinking: readThinking(value, toolChoice),
     effort: readEffort(value),
@@ -75,6 +81,20 @@ function inputItems(input: Json | undefined): readonly Json[] {
     ["content", input],
   ];
   return [new JsonObject(message)];
+}
+
+/** Some clients send back only the ids of items that they take to be kept. */
+function resolveReference(item: Json, where: string, earlier: EarlierItems): Json {
+  const fields = new Fields(item, where);
+  if (fields.string("type") !== "item_reference") return item;
+  const id = fields.required("id", fields.string("id"));
+  const found = earlier.item(id);
+  if (found !== undefined) return found;
+  throw new RequestError(`Item with id ${JSON.stringify(id.slice(0, 80))} not found`, {
+    code: "item_not_found",
+    where: fields.path("id"),
+    hint: "Items are kept in memory for a while, unless store is false; send the item itself",
+  });
 }
 
 function readToolChoice(

@@ -1,5 +1,5 @@
 /** Responses that later requests may refer to, for as long as there is room: the oldest are forgotten first. */
-import type { Json } from "../../../json/parse-json.ts";
+import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { ResponseObject } from "../schemas/responses.ts";
 
 export interface StoredResponse {
@@ -50,6 +50,14 @@ export class ResponseStore {
       next = stored.previousId;
     }
     return turns.reverse().flatMap(({ input, output }) => [...input, ...output]);
+  }
+
+  /** One item of an answer that is kept: its id holds that of its response. */
+  item(namespace: string, id: string): Json | undefined {
+    const [, requestId] = /^[a-z]+_(.+)_\d+$/.exec(id) ?? [];
+    if (requestId === undefined) return undefined;
+    const stored = this.get(namespace, `resp_${requestId}`);
+    return stored?.output.find((item) => item instanceof JsonObject && item.get("id") === id);
   }
 
   #forget(name: string): boolean {

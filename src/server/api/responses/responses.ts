@@ -34,7 +34,10 @@ async function answerResponse(call: Call, services: Services, context: ApiContex
   const body = readBody(responsesRequest, call.body);
   const { value } = body;
   const model = servedModel(value.model, services, context);
-  const earlier = earlierItems(value.previous_response_id, call, context);
+  const earlier = {
+    history: earlierItems(value.previous_response_id, call, context),
+    item: (id: string) => context.responses.item(call.namespace, id),
+  };
   const { chat, options, tools, input } = readResponsesBody(body, earlier, services);
   const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
   const encoder = new ResponsesEncoder(baseResponse(body, model, call, services), {
