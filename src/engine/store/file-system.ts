@@ -51,7 +51,16 @@ export const diskFileSystem: FileSystem = {
       () => false,
     );
     if (isThere) return;
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    try {
+      await mkdir(path, { mode: 0o700 });
+    } catch (error) {
+      // Not mkdir's own `recursive`: under /proc it never returns (Node 24.21).
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" || dirname(path) === path) throw error;
+      const parent = await stat(dirname(path)).catch(() => undefined);
+      if (parent !== undefined) throw error;
+      await diskFileSystem.makeDirectory(dirname(path));
+      await mkdir(path, { mode: 0o700 });
+    }
     await diskFileSystem.syncDirectory(dirname(path));
   },
   makePrivate: (directory) => chmod(directory, 0o700),
