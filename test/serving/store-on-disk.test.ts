@@ -29,7 +29,13 @@ async function inDirectory(work: (directory: string) => Promise<void>): Promise<
 const clock = { ms: 0 };
 
 function open(directory: string): Promise<KvStore> {
-  return KvStore.open({ directory, budgetBytes: 1 << 30, segmentBytes: 64 << 10, reserveBytes: 0, now: () => clock.ms });
+  return KvStore.open({
+    directory,
+    budgetBytes: 1 << 30,
+    segmentBytes: 64 << 10,
+    reserveBytes: 0,
+    now: () => clock.ms,
+  });
 }
 
 async function writer(directory: string): Promise<ChildProcess> {
@@ -149,10 +155,13 @@ describe("the store on disk", () => {
       } finally {
         execFileSync("umount", [directory]);
       }
-    }));
+    }),
+  );
 });
 
 /** Mounting needs root; the same is tested with files in memory in kv-store.test.ts. */
 function canMount(): { skip: string | false } {
-  return { skip: process.platform === "linux" && process.getuid?.() === 0 ? false : "needs root, to mount a small disk" };
+  return {
+    skip: process.platform === "linux" && process.getuid?.() === 0 ? false : "needs root, to mount a small disk",
+  };
 }

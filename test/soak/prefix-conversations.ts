@@ -90,7 +90,8 @@ class World {
     assert.equal(cache.counters.corruptRecords, 0, where);
     assert.equal(cache.droppedWrites, 0, where);
     await cache.close();
-    for (const { name, pool } of this.#runner.cache.layouts) assert.equal(pool.used, 0, `${where}: ${name} leaks pages`);
+    for (const { name, pool } of this.#runner.cache.layouts)
+      assert.equal(pool.used, 0, `${where}: ${name} leaks pages`);
   }
 
   /** One prompt, or two at the same time; an answer; the end is remembered. */
@@ -98,9 +99,7 @@ class World {
     this.#poisonFreePages();
     const prompts = Array.from({ length: this.#below(4) === 0 ? 2 : 1 }, () => this.#nextPrompt());
     const read = cache.counters.diskReadBytes;
-    const sequences = await Promise.all(
-      prompts.map(({ namespace, tokenIds }) => cache.resume(namespace, tokenIds)),
-    );
+    const sequences = await Promise.all(prompts.map(({ namespace, tokenIds }) => cache.resume(namespace, tokenIds)));
     if (cache.counters.diskReadBytes > read) this.#counts.fromDisk++;
     for (const [i, sequence] of sequences.entries()) {
       const { namespace, tokenIds } = prompts[i]!;
