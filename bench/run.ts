@@ -5,6 +5,7 @@
 import { cpus } from "node:os";
 import { benchKernels } from "./kernels.ts";
 import { benchModel } from "./model.ts";
+import { benchPrefixCache } from "./prefix-cache.ts";
 import { benchSampling } from "./sampling.ts";
 import { benchTokenizer } from "./tokenizer.ts";
 
@@ -13,6 +14,7 @@ const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
   sampling: benchSampling,
   kernels: benchKernels,
   model: benchModel,
+  "prefix-cache": benchPrefixCache,
 };
 
 console.log(`${cpus().at(0)?.model}, Node ${process.version}`);
