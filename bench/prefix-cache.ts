@@ -50,7 +50,10 @@ async function benchStore(directory: string, blockBytes: number, blocks: number,
   await store.close();
   started = performance.now();
   store = await open();
-  report("store, open", `${(performance.now() - started).toFixed(0)} ms with ${(bytes / 1e9).toFixed(2)} GB of segments`);
+  report(
+    "store, open",
+    `${(performance.now() - started).toFixed(0)} ms with ${(bytes / 1e9).toFixed(2)} GB of segments`,
+  );
   started = performance.now();
   let read = 0;
   for (const record of store.index.blocks.values()) read += (await store.read(record))!.length;
@@ -82,7 +85,8 @@ async function benchConversation(directory: string): Promise<void> {
   const tokenIds = Array.from({ length: promptTokens + 1 }, (_, i) => 300 + ((i * 37) % 3000));
   await talk(cache, runner, rows, tokenIds);
   const cold = await medianSeconds(() => prefill(runner, tokenIds));
-  const prompt = (seconds: number) => `${(1000 * seconds).toFixed(1)} ms, ${((100 * seconds) / cold).toFixed(1)} % of cold`;
+  const prompt = (seconds: number) =>
+    `${(1000 * seconds).toFixed(1)} ms, ${((100 * seconds) / cold).toFixed(1)} % of cold`;
   report("2,000 tokens, computed", `${(1000 * cold).toFixed(0)} ms`);
   report("2,000 tokens, from memory", prompt(await medianSeconds(() => resume(cache, tokenIds), 20)));
   await cache.close();

@@ -1,6 +1,6 @@
 /** The prefix cache, in memory and on disk: what it gives is bitwise what computing gives, and it never costs more than a miss. */
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -269,6 +269,61 @@ describe("the disk of the prefix cache", () => {
       for (let i = 0; i < 4; i++) found.push(await known(again, [...tokensOf(2100, i), 1]));
       assert.deepEqual(found, [2100, 0, 0, 2100]);
       await again.close();
+    }));
+
+  test("that is damaged anywhere costs a miss: the logits are the cold ones, and what was lost is written again", () =>
+    inDirectory(async (directory) => {
+      const { runner, device } = await smallModel();
+      using _ = device;
+      const tokenIds = tokensOf(700);
+      let cache = await openCache(runner, { directory });
+      await compute(cache, runner, tokenIds.slice(0, 333));
+      await compute(cache, runner, tokenIds);
+      await cache.close();
+      const path = join(directory, "seg-000001.v4k");
+      const image = await readFile(path);
+      const random = randomNumbers(77);
+      let detours = 0;
+      for (let round = 0; round < 40; round++) {
+        const damaged = Buffer.from(image);
+        const at = Math.floor(random() * image.length);
+        damaged[at]! ^= 1 << Math.floor(random() * 8);
+        await writeFile(path, damaged);
+        cache = await openCache(runner, { directory });
+        const found = await assertExact(cache, runner, [...tokenIds, 9], `byte ${at}`);
+        if (found < 700) {
+          detours++;
+          assert.ok(cache.counters.corruptRecords > 0, `byte ${at}`);
+          await compute(cache, runner, tokenIds);
+          await cache.close();
+          cache = await openCache(runner, { directory });
+          assert.equal(await known(cache, [...tokenIds, 9]), 700, `byte ${at}: written again`);
+        }
+        await cache.close();
+        for (const name of await readdir(directory)) await rm(join(directory, name));
+        await writeFile(path, image);
+      }
+      assert.ok(detours > 20, `${detours} detours`);
+    }));
+
+  test("that is in use by another cache, or refuses to be written, leaves a cache in memory that says why", () =>
+    inDirectory(async (directory) => {
+      const { runner, device } = await smallModel();
+      using _ = device;
+      const first = await openCache(runner, { directory });
+      const second = await openCache(runner, { directory });
+      assert.equal(second.counters.diskState, "off");
+      assert.match(second.diskReason, /used by process/);
+      await compute(second, runner, tokensOf(300));
+      assert.equal(await known(second, [...tokensOf(300), 1]), 300);
+      await second.close();
+      await first.close();
+      await writeFile(join(directory, "file"), "");
+      const third = await openCache(runner, { directory: join(directory, "file", "below") });
+      assert.equal(third.counters.diskState, "read-only");
+      await compute(third, runner, tokensOf(300));
+      assert.equal(await assertExact(third, runner, [...tokensOf(300), 1]), 300);
+      await third.close();
     }));
 
   test("stops on the way are written every 2,048 tokens: a prompt that branches off goes on from the last one", () =>
