@@ -14,8 +14,8 @@ import { killWriters } from "../soak/store-kills.ts";
 import { entryOf, versionOf } from "../store-content.ts";
 
 /** FREEHOLD_TEST_KILLS=300 and FREEHOLD_TEST_FLIPS=20000 are the long forms. */
-const kills = Number(process.env.FREEHOLD_TEST_KILLS ?? 12);
-const flips = Number(process.env.FREEHOLD_TEST_FLIPS ?? 250);
+const kills = Number(process.env.FREEHOLD_TEST_KILLS ?? 8);
+const flips = Number(process.env.FREEHOLD_TEST_FLIPS ?? 150);
 
 async function inDirectory(work: (directory: string) => Promise<void>): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), "freehold-store-"));

@@ -18,7 +18,7 @@ import { CacheRows } from "./cache-rows.ts";
 import { DurableMap } from "./durable-map.ts";
 import type { SequenceCache } from "./kv-cache.ts";
 import { RememberedSequences } from "./remembered-sequences.ts";
-import { StoredPrefixes } from "./stored-prefixes.ts";
+import { frontierTokens, StoredPrefixes } from "./stored-prefixes.ts";
 
 export interface PrefixCacheOptions {
   readonly runner: ModelRunner;
@@ -58,6 +58,8 @@ export class PrefixCache implements SequenceCachePort {
   readonly #memory: RememberedSequences;
   readonly #store: KvStore | undefined;
   readonly #disk: StoredPrefixes | undefined;
+  /** Tokens of running sequences that are on disk, or were when it was asked last. */
+  readonly #onDisk = new WeakMap<Sequence, number>();
   #lookups = 0;
   #hits = 0;
   #isClosed = false;
@@ -108,7 +110,7 @@ export class PrefixCache implements SequenceCachePort {
   remember(namespace: string, sequence: Sequence, { isFinal }: { isFinal: boolean }): void {
     const { cache, tokenIds, length } = sequence;
     if (this.#isClosed || length === 0 || cache.length !== length) return;
-    this.#disk?.write(this.#root(namespace), tokenIds, cache.fork(), isFinal);
+    this.#writeLater(namespace, sequence, isFinal);
     this.#memory.add(namespace, tokenIds, cache.fork());
   }
 
@@ -142,7 +144,7 @@ export class PrefixCache implements SequenceCachePort {
       diskBytes: store?.totalBytes ?? 0,
       diskBudgetBytes: store?.budgetBytes ?? 0,
       diskReadBytes: store?.counters.readBytes ?? 0,
-      diskWrittenBytes: store?.counters.writtenBytes ?? 0,
+      diskWrittenBytes: store?.writtenBytes ?? 0,
       corruptRecords: store?.counters.corruptRecords ?? 0,
       diskState: store?.state ?? "off",
     };
@@ -170,6 +172,14 @@ export class PrefixCache implements SequenceCachePort {
     await this.flush();
     this.#memory.clear();
     await this.#store?.close();
+  }
+
+  /** Looking for what is on disk hashes all tokens of a sequence: of a long one not at every stop. */
+  #writeLater(namespace: string, sequence: Sequence, isFinal: boolean): void {
+    const isTooSoon = sequence.length - (this.#onDisk.get(sequence) ?? Number.NEGATIVE_INFINITY) < frontierTokens;
+    if (this.#disk === undefined || (isTooSoon && !isFinal)) return;
+    const fork = sequence.cache.fork();
+    this.#onDisk.set(sequence, this.#disk.write(this.#root(namespace), sequence.tokenIds, fork, isFinal));
   }
 
   #root(namespace: string): RecordKey {
