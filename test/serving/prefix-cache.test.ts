@@ -316,6 +316,7 @@ describe("the disk of the prefix cache", () => {
       assert.match(second.diskReason, /used by process/);
       await compute(second, runner, tokensOf(300));
       assert.equal(await known(second, [...tokensOf(300), 1]), 300);
+      assert.equal(await second.forget("a"), false, "what the other one wrote is still there");
       await second.close();
       await first.close();
       await writeFile(join(directory, "file"), "");
@@ -355,7 +356,7 @@ describe("the disk of the prefix cache", () => {
       cache.toolCalls.put("a", "call", Buffer.from("the secret of a"));
       cache.toolCalls.put("b", "call", Buffer.from("the secret of b"));
       await cache.flush();
-      await cache.forget("a");
+      assert.equal(await cache.forget("a"), true);
       const prompt = [...tokensOf(400), 1];
       assert.deepEqual([await known(cache, prompt, "a"), await known(cache, prompt, "b")], [0, 400]);
       await cache.close();

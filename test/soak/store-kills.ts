@@ -30,7 +30,7 @@ export async function killWriters({ rounds, seed }: { rounds: number; seed: numb
   const conversations = new Set<string>();
   try {
     for (; counts.rounds < rounds; counts.rounds++) {
-      const lines = await runAndKill(directory, seed * 1000 + counts.rounds + 1, Math.floor(random() * 60));
+      const lines = await runAndKill(directory, seed * 1000 + counts.rounds + 1, Math.floor(random() * 120));
       counts.acknowledged += lines.length;
       for (const line of lines) {
         const [kind, name, number] = line.split(" ");
@@ -45,18 +45,17 @@ export async function killWriters({ rounds, seed }: { rounds: number; seed: numb
   return counts;
 }
 
-/** Starts a writer and kills it in the middle of what comes after its n-th acknowledgement. */
-async function runAndKill(directory: string, seed: number, acknowledgements: number): Promise<string[]> {
+/** Starts a writer and kills it behind its n-th message: an acknowledgement, or that a group is half written. */
+async function runAndKill(directory: string, seed: number, messages: number): Promise<string[]> {
   const child = spawn(process.execPath, ["--no-warnings", writer, directory, `${seed}`, `${segmentBytes}`], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const exit = once(child, "exit");
   const lines: string[] = [];
-  let isReady = false;
+  let heard = -1; // "ready" is no message
   for await (const line of createInterface(child.stdout)) {
-    if (line === "ready") isReady = true;
-    else lines.push(line);
-    if (isReady && lines.length >= acknowledgements) child.kill("SIGKILL");
+    if (line !== "ready" && line !== "writing") lines.push(line);
+    if (++heard >= messages) child.kill("SIGKILL");
   }
   const [, signal] = await exit;
   assert.equal(signal, "SIGKILL", `the writer of seed ${seed} ended by itself`);

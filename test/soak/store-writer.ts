@@ -18,9 +18,11 @@ for (let version = 1; ; version++) {
   const isEntry = random() < 0.6;
   const what = isEntry ? `entry ${Math.floor(random() * 20)}` : `conversation ${Math.floor(random() * 60)}`;
   const number = isEntry ? Number(seed) * 100_000 + version : 100 + Math.floor(random() * 900);
-  const isSafe = await store.group((put) =>
-    isEntry ? put(entryOf(what, number)) : putConversation(store, put, Number(what.split(" ")[1]), number),
-  );
+  const isSafe = await store.group(async (put) => {
+    if (isEntry) await put(entryOf(what, number));
+    else await putConversation(store, put, Number(what.split(" ")[1]), number);
+    console.log("writing"); // records are there, their COMMIT is not
+  });
   if (!isSafe) throw new Error(store.reason);
   console.log(`${what} ${number}`);
 }

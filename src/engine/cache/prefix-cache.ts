@@ -124,13 +124,18 @@ export class PrefixCache implements SequenceCachePort {
     this.#memory.evict(bytes);
   }
 
-  /** Forgets all that a namespace computed, in memory and on disk: the files that held it are rewritten without it. */
-  async forget(namespace: string): Promise<void> {
+  /**
+   * Forgets all that a namespace computed, in memory and on disk: the files that held it are rewritten without it. False when the
+   * disk refused; what lies there is found again after a restart, so it has to be asked again.
+   */
+  async forget(namespace: string): Promise<boolean> {
     this.#memory.forget(namespace);
     for (const map of [this.toolCalls, this.texts]) map.forget(namespace);
     await this.flush();
     const roots = [this.#root(namespace), this.toolCalls.root(namespace), this.texts.root(namespace)];
-    for (const root of roots) await this.#store?.forget(root);
+    let isDone = true;
+    if (this.#store !== undefined) for (const root of roots) isDone = (await this.#store.forget(root)) && isDone;
+    return isDone;
   }
 
   get counters(): CacheCounters {
