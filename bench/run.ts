@@ -5,6 +5,7 @@
 import { cpus } from "node:os";
 import { benchKernels } from "./kernels.ts";
 import { benchModel } from "./model.ts";
+import { benchPrefixCache } from "./prefix-cache.ts";
 import { benchSampling } from "./sampling.ts";
 import { benchServing } from "./serving.ts";
 import { benchTokenizer } from "./tokenizer.ts";
@@ -15,6 +16,7 @@ const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
   kernels: benchKernels,
   model: benchModel,
   serving: benchServing,
+  "prefix-cache": benchPrefixCache,
 };
 
 console.log(`${cpus().at(0)?.model}, Node ${process.version}`);

@@ -4,7 +4,7 @@ import type { Region } from "./kernel-host.ts";
 export const controlBytes = 256;
 
 /** Places of the int32 words. */
-const words = { sequence: 0, finished: 1, workers: 2, body: 3, done: 14, quit: 15 } as const;
+export const words = { sequence: 0, finished: 1, workers: 2, body: 3, done: 14, quit: 15 } as const;
 
 /** Turns of a loop that a worker waits for the next step before it sleeps: about 100 us. */
 const spins = 3000;
@@ -55,7 +55,10 @@ export class ControlBlock {
     const before = Atomics.load(this.#words, words.done);
     Atomics.add(this.#words, words.sequence, 1);
     Atomics.notify(this.#words, words.sequence);
-    await Atomics.waitAsync(this.#words, words.done, before).value;
+    // A worker that was preempted between its last add and its notify wakes the waiting for the NEXT step: look again.
+    while (Atomics.load(this.#words, words.done) === before) {
+      await Atomics.waitAsync(this.#words, words.done, before).value;
+    }
   }
 
   quit(): void {

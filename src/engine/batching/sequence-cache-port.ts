@@ -18,6 +18,8 @@ export interface SequenceCachePort {
    * `isFinal`: the end of an answer or of a preempted request, worth the disk at once; otherwise a stop on the way.
    */
   remember(namespace: string, sequence: Sequence, options: { isFinal: boolean }): void;
+  /** What a request that waits will find in memory is not given back before this is disposed of. */
+  pin?(namespace: string, tokenIds: readonly number[]): Disposable;
   /** Bytes that could be given back for new sequences, and those in use by running ones. */
   readonly counters: CacheCounters;
   /** Everything that was remembered as final is on disk when this settles. */

@@ -122,7 +122,9 @@ export class CacheRows {
         code: "store-record",
       });
     }
-    for (const { cache, first, end } of rows) this.#runner.cache.makePages(sequence, cache.pages, first, end);
+    // Pages of a layout are made in their order, though one of its caches may begin later than another.
+    for (const { cache, first, end } of rows.toSorted((a, b) => a.first - b.first))
+      this.#runner.cache.makePages(sequence, cache.pages, first, end);
     const values = aligned(bytes, this.valueBytes);
     let offset = 0;
     for (const { cache, poolRow, count } of pieces(sequence, rows)) {

@@ -2,6 +2,8 @@
  * The pages of one cache layout: which are free, and how many sequences use each. A page that more than one sequence uses is
  * read-only; who wants to write copies it first (copy-on-write).
  */
+import { DeviceError } from "../../errors.ts";
+
 export class PagePool {
   readonly #free: number[] = [];
   readonly #users: number[] = [];
@@ -23,10 +25,12 @@ export class PagePool {
   }
 
   retain(page: number): void {
+    this.#requireUsed(page);
     this.#users[page]! += 1;
   }
 
   release(page: number): void {
+    this.#requireUsed(page);
     this.#users[page]! -= 1;
     if (this.#users[page] === 0) this.#free.push(page);
   }
@@ -38,5 +42,11 @@ export class PagePool {
 
   isShared(page: number): boolean {
     return this.#users[page]! > 1;
+  }
+
+  /** A page that is given back twice would soon belong to two sequences at once. */
+  #requireUsed(page: number): void {
+    if (this.#users[page]! > 0) return;
+    throw new DeviceError(`The cache page ${page} is used by nobody`, { code: "internal" });
   }
 }

@@ -18,7 +18,7 @@ import { CacheRows } from "./cache-rows.ts";
 import { DurableMap } from "./durable-map.ts";
 import type { SequenceCache } from "./kv-cache.ts";
 import { RememberedSequences } from "./remembered-sequences.ts";
-import { StoredPrefixes } from "./stored-prefixes.ts";
+import { frontierTokens, StoredPrefixes } from "./stored-prefixes.ts";
 
 export interface PrefixCacheOptions {
   readonly runner: ModelRunner;
@@ -58,6 +58,8 @@ export class PrefixCache implements SequenceCachePort {
   readonly #memory: RememberedSequences;
   readonly #store: KvStore | undefined;
   readonly #disk: StoredPrefixes | undefined;
+  /** Tokens of running sequences that are on disk, or were when it was asked last. */
+  readonly #onDisk = new WeakMap<Sequence, number>();
   #lookups = 0;
   #hits = 0;
   #isClosed = false;
@@ -108,7 +110,7 @@ export class PrefixCache implements SequenceCachePort {
   remember(namespace: string, sequence: Sequence, { isFinal }: { isFinal: boolean }): void {
     const { cache, tokenIds, length } = sequence;
     if (this.#isClosed || length === 0 || cache.length !== length) return;
-    this.#disk?.write(this.#root(namespace), tokenIds, cache.fork(), isFinal);
+    this.#writeLater(namespace, sequence, isFinal);
     this.#memory.add(namespace, tokenIds, cache.fork());
   }
 
@@ -122,13 +124,18 @@ export class PrefixCache implements SequenceCachePort {
     this.#memory.evict(bytes);
   }
 
-  /** Forgets all that a namespace computed, in memory and on disk: the files that held it are rewritten without it. */
-  async forget(namespace: string): Promise<void> {
+  /**
+   * Forgets all that a namespace computed, in memory and on disk: the files that held it are rewritten without it. False when the
+   * disk refused; what lies there is found again after a restart, so it has to be asked again.
+   */
+  async forget(namespace: string): Promise<boolean> {
     this.#memory.forget(namespace);
     for (const map of [this.toolCalls, this.texts]) map.forget(namespace);
     await this.flush();
     const roots = [this.#root(namespace), this.toolCalls.root(namespace), this.texts.root(namespace)];
-    for (const root of roots) await this.#store?.forget(root);
+    let isDone = true;
+    if (this.#store !== undefined) for (const root of roots) isDone = (await this.#store.forget(root)) && isDone;
+    return isDone;
   }
 
   get counters(): CacheCounters {
@@ -142,7 +149,7 @@ export class PrefixCache implements SequenceCachePort {
       diskBytes: store?.totalBytes ?? 0,
       diskBudgetBytes: store?.budgetBytes ?? 0,
       diskReadBytes: store?.counters.readBytes ?? 0,
-      diskWrittenBytes: store?.counters.writtenBytes ?? 0,
+      diskWrittenBytes: store?.writtenBytes ?? 0,
       corruptRecords: store?.counters.corruptRecords ?? 0,
       diskState: store?.state ?? "off",
     };
@@ -170,6 +177,14 @@ export class PrefixCache implements SequenceCachePort {
     await this.flush();
     this.#memory.clear();
     await this.#store?.close();
+  }
+
+  /** Looking for what is on disk hashes all tokens of a sequence: of a long one not at every stop. */
+  #writeLater(namespace: string, sequence: Sequence, isFinal: boolean): void {
+    const isTooSoon = sequence.length - (this.#onDisk.get(sequence) ?? Number.NEGATIVE_INFINITY) < frontierTokens;
+    if (this.#disk === undefined || (isTooSoon && !isFinal)) return;
+    const fork = sequence.cache.fork();
+    this.#onDisk.set(sequence, this.#disk.write(this.#root(namespace), sequence.tokenIds, fork, isFinal));
   }
 
   #root(namespace: string): RecordKey {

@@ -120,20 +120,24 @@ export class StoredPrefixes {
     return true;
   }
 
-  /** Writes what the disk does not have of a sequence, some time later. The fork belongs to the queue from now on. */
-  write(root: RecordKey, tokens: readonly number[], cache: SequenceCache, isFinal: boolean): void {
+  /**
+   * Writes what the disk does not have of a sequence, some time later. The fork belongs to the queue from now on. Returns how many
+   * tokens are on disk, or will be: before 2,048 more there is no need to ask again, unless for an end.
+   */
+  write(root: RecordKey, tokens: readonly number[], cache: SequenceCache, isFinal: boolean): number {
     const tokenIds = Int32Array.from(tokens);
-    const bytes = this.#missingBytes(root, tokenIds, isFinal);
+    const { known, bytes } = this.#missing(root, tokenIds, isFinal);
     const isTooMuch = bytes > this.#store.budgetBytes / 2;
     if (bytes === 0 || isTooMuch) {
       if (isTooMuch) this.droppedWrites++;
       cache.clear();
-      return;
+      return known;
     }
     this.#waiting.push({ root, tokenIds, cache, isFinal, bytes });
     this.#waitingBytes += bytes;
     this.#dropSome();
     this.#writing ??= this.#writeAll();
+    return tokenIds.length;
   }
 
   /** Everything that waits is written, or refused by the disk. */
@@ -142,13 +146,13 @@ export class StoredPrefixes {
     await this.#store.flush();
   }
 
-  /** 0 when there is nothing to write, or it is not worth it yet. */
-  #missingBytes(root: RecordKey, tokenIds: Int32Array, isFinal: boolean): number {
+  /** Tokens that are on disk, and the bytes of the rest: 0 when there is nothing to write, or it is not worth it yet. */
+  #missing(root: RecordKey, tokenIds: Int32Array, isFinal: boolean): { known: number; bytes: number } {
     const { length } = tokenIds;
     const known = this.find(root, tokenIds, length)?.length ?? 0;
-    if (known === length || (!isFinal && length - known < frontierTokens)) return 0;
+    if (known === length || (!isFinal && length - known < frontierTokens)) return { known, bytes: 0 };
     const blocks = Math.floor(length / blockTokens) - Math.floor(known / blockTokens);
-    return blocks * this.#rows.blockBytes + this.#rows.frontierBytes(length);
+    return { known, bytes: blocks * this.#rows.blockBytes + this.#rows.frontierBytes(length) };
   }
 
   /** The oldest stops on the way go first; ends of answers only when they alone are too many. */
@@ -176,7 +180,7 @@ export class StoredPrefixes {
   }
 
   async #writeOne({ root, tokenIds, cache, isFinal }: WaitingWrite): Promise<boolean> {
-    if (this.#store.state === "on" && this.#missingBytes(root, tokenIds, isFinal) === 0) return true;
+    if (this.#store.state === "on" && this.#missing(root, tokenIds, isFinal).bytes === 0) return true;
     return this.#store.group(async (put) => {
       const whole = Math.floor(tokenIds.length / blockTokens);
       let parent = root;

@@ -51,7 +51,16 @@ export const diskFileSystem: FileSystem = {
       () => false,
     );
     if (isThere) return;
-    await makeFolders(path);
+    try {
+      await mkdir(path, { mode: 0o700 });
+    } catch (error) {
+      // Not mkdir's own `recursive`: under /proc it never returns (Node 24.21).
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" || dirname(path) === path) throw error;
+      const parent = await stat(dirname(path)).catch(() => undefined);
+      if (parent !== undefined) throw error;
+      await diskFileSystem.makeDirectory(dirname(path));
+      await mkdir(path, { mode: 0o700 });
+    }
     await diskFileSystem.syncDirectory(dirname(path));
   },
   makePrivate: (directory) => chmod(directory, 0o700),
@@ -128,26 +137,4 @@ function without(parts: readonly Uint8Array[], bytes: number): Uint8Array[] {
     skip -= skipped;
     return skipped === part.length ? [] : [part.subarray(skipped)];
   });
-}
-
-/** Node's own recursive mkdir never returns where the system makes no folders though the parent is there (/proc). */
-async function makeFolders(path: string): Promise<void> {
-  try {
-    await mkdir(path, { mode: 0o700 });
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "EEXIST" && (await stat(path)).isDirectory()) return;
-    const parent = dirname(path);
-    const isParentMissing = code === "ENOENT" && parent !== path && (await isMissing(parent));
-    if (!isParentMissing) throw error;
-    await makeFolders(parent);
-    await makeFolders(path);
-  }
-}
-
-async function isMissing(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => false,
-    (error: NodeJS.ErrnoException) => error.code === "ENOENT",
-  );
 }

@@ -5,11 +5,11 @@
  */
 import { FreeholdError } from "../../errors.ts";
 import { diskFileSystem, type FileSystem } from "./file-system.ts";
-import { writeManifest } from "./manifest.ts";
-import { type OpenedDirectory, openDirectory, storedRecord } from "./open-directory.ts";
-import { encodeRecord, headerBytes, isIntact, type NewRecord, type RecordKey, recordBytes } from "./record.ts";
+import { type OpenedDirectory, openDirectory } from "./open-directory.ts";
+import { headerBytes, isIntact, type NewRecord, type RecordKey } from "./record.ts";
 import { RecordIndex, type StoredRecord } from "./record-index.ts";
-import { createSegment, encodeFooter, type ScannedRecord, type Segment } from "./segment.ts";
+import type { Segment } from "./segment.ts";
+import { DiskError, onDisk, SegmentLog } from "./segment-log.ts";
 import { nextVictim, trimIndex } from "./space.ts";
 
 export interface StoreOptions {
@@ -36,16 +36,14 @@ const lastRetryMs = 600_000;
 export class KvStore {
   readonly directory: string;
   readonly budgetBytes: number;
-  readonly counters = { readBytes: 0, writtenBytes: 0, corruptRecords: 0, readErrors: 0, writeErrors: 0, collected: 0 };
+  readonly counters = { readBytes: 0, corruptRecords: 0, readErrors: 0, writeErrors: 0, collected: 0 };
   readonly #files: FileSystem;
   readonly #now: () => number;
   readonly #segmentBytes: number;
   readonly #reserveBytes: number;
   #index = new RecordIndex();
-  #opened: OpenedDirectory | undefined;
-  #active: { readonly segment: Segment; readonly records: ScannedRecord[]; position: number } | undefined;
-  #pending: { readonly scanned: ScannedRecord; readonly lastUse: number | undefined }[] = [];
-  #group = 0;
+  #log: SegmentLog | undefined;
+  #writtenBefore = 0;
   #toCollect = new Set<Segment>();
   #state: StoreState = "off";
   #reason = "";
@@ -85,9 +83,11 @@ export class KvStore {
 
   /** Bytes of all segments. */
   get totalBytes(): number {
-    let bytes = this.#active === undefined ? 0 : this.#active.position - this.#active.segment.size;
-    for (const segment of this.#opened?.segments.values() ?? []) bytes += segment.size;
-    return bytes;
+    return this.#log?.totalBytes ?? 0;
+  }
+
+  get writtenBytes(): number {
+    return this.#writtenBefore + (this.#log?.writtenBytes ?? 0);
   }
 
   /** The payload of a record, checked. Undefined, and the record forgotten, when it is not what was written. */
@@ -120,13 +120,13 @@ export class KvStore {
       if (!(await this.#isWritable())) return false;
       try {
         await this.#requireSpace();
-        await work((record) => this.#put(record));
-        await this.#commit();
+        await work((record) => this.#log!.put(record));
+        await this.#log!.commit();
         await this.#makeSpace();
         this.#retryMs = firstRetryMs;
         return true;
       } catch (error) {
-        await this.#rollBack();
+        await this.#log?.rollBack();
         if (!(error instanceof DiskError)) throw error;
         this.#fail(error);
         return false;
@@ -140,8 +140,8 @@ export class KvStore {
       for (const segment of this.#index.removeRoot(root)) this.#toCollect.add(segment);
       if (this.#toCollect.size === 0) return;
       await put({ type: "tombstone", key: root });
-      await this.#commit();
-      if (this.#active !== undefined && this.#toCollect.has(this.#active.segment)) await this.#seal();
+      await this.#log!.commit();
+      if ([...this.#toCollect].some(({ isSealed }) => !isSealed)) await this.#log!.seal();
     });
   }
 
@@ -186,16 +186,9 @@ export class KvStore {
 
   #take(opened: OpenedDirectory, index: RecordIndex): void {
     this.#index = index;
-    this.#opened = opened;
-    this.#group = opened.lastGroup;
+    this.#log = new SegmentLog(this.#files, this.directory, opened, index, this.#segmentBytes);
     this.#toCollect = new Set(opened.forgotten);
     this.counters.corruptRecords += opened.damaged;
-    const { active } = opened;
-    const isUsable = opened.lock !== undefined && active !== undefined && active.segment.size < this.#segmentBytes;
-    this.#active = isUsable
-      ? { segment: active.segment, records: [...active.records], position: active.segment.size }
-      : undefined;
-    if (!isUsable && active !== undefined) active.segment.isSealed = true;
   }
 
   #setState(state: StoreState, reason: string): void {
@@ -216,7 +209,7 @@ export class KvStore {
     if (this.#isClosed) return false;
     if (this.#state === "on") return true;
     if (this.#now() < this.#nextTryMs) return false;
-    if (this.#opened?.lock === undefined) {
+    if (!this.#log?.canWrite) {
       await this.#closeFiles();
       await this.#open();
     } else this.#setState("on", "");
@@ -232,90 +225,19 @@ export class KvStore {
     );
   }
 
-  async #put(record: NewRecord, lastUse?: number): Promise<void> {
-    const bytes = recordBytes(record.description?.length ?? 0, record.payload?.length ?? 0);
-    let active = await this.#activeSegment();
-    const isFull = active.position + bytes > this.#segmentBytes && active.position > headerBytes;
-    if (isFull) {
-      await this.#commit();
-      await this.#seal();
-      active = await this.#activeSegment();
-    }
-    if (this.#pending.length === 0) this.#group++;
-    const parts = encodeRecord(record, this.#group, this.#opened!.secret);
-    await onDisk(active.segment.file.write(active.position, parts));
-    this.#pending.push({ scanned: scannedRecord(record, parts, this.#group, active.position), lastUse });
-    active.position += bytes;
-    this.counters.writtenBytes += bytes;
-  }
-
-  async #activeSegment() {
-    if (this.#active !== undefined) return this.#active;
-    const { segments, store } = this.#opened!;
-    const number = 1 + Math.max(0, ...segments.keys());
-    const segment = await onDisk(createSegment(this.#files, this.directory, number, store));
-    segments.set(number, segment);
-    this.#active = { segment, records: [], position: segment.size };
-    this.counters.writtenBytes += headerBytes;
-    await this.#writeManifest();
-    return this.#active;
-  }
-
-  /** The records that were put count from now on. */
-  async #commit(): Promise<void> {
-    if (this.#pending.length === 0) return;
-    const active = this.#active!;
-    const parts = encodeRecord({ type: "commit", key: "" }, this.#group, this.#opened!.secret);
-    await onDisk(active.segment.file.write(active.position, parts));
-    await onDisk(active.segment.file.sync());
-    active.position += recordBytes(0, 0);
-    active.segment.size = active.position;
-    this.counters.writtenBytes += recordBytes(0, 0);
-    for (const { scanned, lastUse } of this.#pending) {
-      active.records.push(scanned);
-      const stored = storedRecord(scanned, active.segment, lastUse ?? this.#index.nextUse());
-      if (stored !== undefined) this.#index.add(stored);
-    }
-    this.#pending = [];
-  }
-
-  /** Ends the active segment with its footer. */
-  async #seal(): Promise<void> {
-    const { segment, records, position } = this.#active!;
-    const footer = encodeFooter(records, position, this.#opened!.secret);
-    await onDisk(segment.file.write(position, [footer]));
-    await onDisk(segment.file.sync());
-    segment.size = position + footer.length;
-    segment.isSealed = true;
-    this.counters.writtenBytes += footer.length;
-    this.#active = undefined;
-  }
-
-  /** After an error: what was not committed is cut off, and never written behind. */
-  async #rollBack(): Promise<void> {
-    this.#pending = [];
-    const active = this.#active;
-    if (active === undefined) return;
-    this.#active = undefined;
-    active.segment.isSealed = true;
-    await active.segment.file.truncate(active.segment.size).catch(() => {});
-  }
-
   /** Keeps to the budget: forgets what was used longest ago, and gives segments back whose records are mostly dead. */
   async #makeSpace(): Promise<void> {
+    const log = this.#log!;
     trimIndex(this.#index, 0.85 * this.budgetBytes);
     for (let round = 0; round < 64; round++) {
-      const isOver = this.totalBytes > this.budgetBytes;
-      const victim = nextVictim(this.#opened!.segments.values(), this.#toCollect, isOver);
-      if (victim === undefined && isOver && this.#active !== undefined && this.#active.records.length > 0) {
-        await this.#seal();
-        continue;
-      }
+      const isOver = log.totalBytes > this.budgetBytes;
+      const victim = nextVictim(log.segments, this.#toCollect, isOver);
       if (victim === undefined && !isOver) return;
-      const before = this.totalBytes;
+      if (victim === undefined && (await log.seal())) continue;
+      const before = log.totalBytes;
       if (victim !== undefined) await this.#collect(victim);
       // Little was gained: nearly all is alive.
-      const isStuck = isOver && this.totalBytes > before - 0.1 * (victim?.size ?? 0);
+      const isStuck = isOver && log.totalBytes > before - 0.1 * (victim?.size ?? 0);
       if (isStuck) trimIndex(this.#index, 0.95 * this.#index.liveBytes);
     }
   }
@@ -326,65 +248,18 @@ export class KvStore {
       const payload = await this.read(record);
       if (payload === undefined) continue;
       const { type, key, description, lastUse } = record;
-      await this.#put({ type, key, description, payload }, lastUse);
+      await this.#log!.put({ type, key, description, payload }, lastUse);
     }
-    await this.#commit();
+    await this.#log!.commit();
     this.#toCollect.delete(victim);
-    this.#opened!.segments.delete(victim.number);
-    await victim.release();
-    await onDisk(this.#files.remove(victim.path));
-    await this.#writeManifest();
+    await this.#log!.remove(victim);
     this.counters.collected++;
   }
 
-  async #writeManifest(): Promise<void> {
-    const { store, segments } = this.#opened!;
-    await onDisk(writeManifest(this.#files, this.directory, { store, segments: [...segments.keys()] }));
-  }
-
   async #closeFiles(): Promise<void> {
-    const opened = this.#opened;
-    this.#opened = undefined;
-    this.#active = undefined;
+    await this.#log?.close();
+    this.#writtenBefore += this.#log?.writtenBytes ?? 0;
+    this.#log = undefined;
     this.#index = new RecordIndex();
-    for (const segment of opened?.segments.values() ?? []) await segment.release();
-    await opened?.lock?.release();
   }
-}
-
-/** What the disk refused, apart from errors of those who use the store. */
-class DiskError extends Error {
-  constructor(cause: unknown) {
-    super("disk", { cause });
-  }
-}
-
-async function onDisk<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    throw new DiskError(error);
-  }
-}
-
-function scannedRecord(
-  record: NewRecord,
-  [header, description]: readonly Uint8Array[],
-  group: number,
-  offset: number,
-): ScannedRecord {
-  const view = Buffer.from(header!.buffer, header!.byteOffset, headerBytes);
-  return {
-    header: {
-      type: record.type,
-      key: record.key,
-      descriptionBytes: description!.length,
-      payloadBytes: record.payload?.length ?? 0,
-      descriptionChecksum: view.readUInt32LE(16),
-      payloadChecksum: view.readUInt32LE(20),
-      group,
-    },
-    description: description!,
-    offset,
-  };
 }

@@ -10,7 +10,8 @@ import type { FileSystem, StoreFile } from "./file-system.ts";
 import { readManifest, writeManifest } from "./manifest.ts";
 import { headerBytes, recordBytes } from "./record.ts";
 import { decodeDescription, type RecordIndex, type StoredRecord } from "./record-index.ts";
-import { type ScannedRecord, Segment, scanSegment, segmentNumber, segmentPath, storeOfSegment } from "./segment.ts";
+import { scanSegment } from "./scan-segment.ts";
+import { type ScannedRecord, Segment, segmentNumber, segmentPath, storeOfSegment } from "./segment.ts";
 
 export interface OpenedDirectory {
   readonly store: string;

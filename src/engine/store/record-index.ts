@@ -3,7 +3,7 @@
  * a forest: a block follows another one, the first of a conversation follows the root of its namespace.
  */
 import { blockTokens } from "../../tensor/paging.ts";
-import { keyBytes, type NewRecord, type RecordHeader, type RecordKey, type RecordType, recordBytes } from "./record.ts";
+import { keyBytes, type RecordHeader, type RecordKey, type RecordType } from "./record.ts";
 import type { Segment } from "./segment.ts";
 
 /** A record and where it lies. */
@@ -205,9 +205,4 @@ export class RecordIndex {
         return type satisfies never;
     }
   }
-}
-
-/** Bytes that a record will take in a segment. */
-export function bytesOf({ description, payload }: NewRecord): number {
-  return recordBytes(description?.length ?? 0, payload?.length ?? 0);
 }

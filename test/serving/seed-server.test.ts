@@ -1,0 +1,96 @@
+/** The server as users start it, with the embedded model: what is computed once is never computed again, whatever is killed. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { describe, type TestContext, test } from "node:test";
+
+const program = join(import.meta.dirname, "../../bin/freehold.js");
+
+interface RunningServer {
+  readonly url: string;
+  readonly process: ChildProcess;
+}
+
+/** `freehold serve` in a process group of its own, so that all of it can be killed at once. */
+async function startServer(t: TestContext, options: readonly string[]): Promise<RunningServer> {
+  const args = [program, "serve", "--port", "0", "--json", "--log", "off", ...options];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"], detached: true });
+  t.after(() => killAll(child));
+  const [line] = (await once(createInterface(child.stdout!), "line")) as [string];
+  return { url: (JSON.parse(line) as { url: string }).url, process: child };
+}
+
+function killAll(child: ChildProcess): void {
+  try {
+    process.kill(-child.pid!, "SIGKILL");
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, "ESRCH");
+  }
+}
+
+interface Answer {
+  readonly choices: readonly { readonly message: { readonly content: string } }[];
+  readonly usage: {
+    readonly prompt_tokens: number;
+    readonly prompt_tokens_details: { readonly cached_tokens: number };
+  };
+}
+
+async function ask(url: string, messages: readonly object[]): Promise<Answer> {
+  const body = { messages, thinking: { type: "disabled" }, temperature: 0, max_tokens: 16 };
+  const response = await fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  assert.equal(response.status, 200);
+  return (await response.json()) as Answer;
+}
+
+/** About 1,900 tokens: near the end of what the embedded model has room for. */
+const story = "Once upon a time there was a little cat who lived in a red house. ".repeat(108);
+const conversation = [{ role: "user", content: `${story}What is the capital of France?` }];
+
+describe("a conversation of 1,900 tokens that is sent again", { timeout: 60_000 }, () => {
+  test("is not computed again: not at once, and not after everything was killed and started anew", async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), "freehold-restart-"));
+    t.after(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
+    const options = ["--cache-dir", directory];
+    const first = await startServer(t, options);
+    const cold = await ask(first.url, conversation);
+    assert.ok(cold.usage.prompt_tokens > 1800, `${cold.usage.prompt_tokens} tokens`);
+    assert.equal(cold.usage.prompt_tokens_details.cached_tokens, 0);
+    const again = await ask(first.url, conversation);
+    assertReused(again, cold);
+
+    await flushed(first.url);
+    killAll(first.process);
+    await once(first.process, "exit");
+    const second = await startServer(t, options);
+    const restored = await ask(second.url, conversation);
+    assertReused(restored, cold);
+  });
+});
+
+function assertReused(answer: Answer, cold: Answer): void {
+  const { prompt_tokens: prompt, prompt_tokens_details: details } = answer.usage;
+  assert.ok(details.cached_tokens >= 0.99 * prompt, `${details.cached_tokens} of ${prompt} tokens were known`);
+  assert.equal(answer.choices[0]!.message.content, cold.choices[0]!.message.content);
+}
+
+/** What was answered is on disk when no more bytes are written: the write follows the answer. */
+async function flushed(url: string): Promise<void> {
+  for (let before = -1; ; ) {
+    const status = (await (await fetch(`${url}/status.json`)).json()) as {
+      counters: { cache: { diskWrittenBytes: number } };
+    };
+    const { diskWrittenBytes } = status.counters.cache;
+    if (diskWrittenBytes > 0 && diskWrittenBytes === before) return;
+    before = diskWrittenBytes;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
