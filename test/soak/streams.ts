@@ -1,7 +1,7 @@
 /**
  * Load on the gateway with the scripted engine, every part in its own process:
  *   node test/soak/streams.ts streams --streams 2000 --rate 20 --seconds 20
- *   node test/soak/streams.ts overload --rate 20      ten times more than the engine's batch and its queue take
+ *   node test/soak/streams.ts overload --rate 20      ten times the requests that can be served
  *   node test/soak/streams.ts aborts                  2,000 streams closed by their clients within a second
  * Prints one JSON document.
  */
@@ -33,7 +33,7 @@ export async function streams({ streams: count, rate, seconds }: Load): Promise<
   return { ...report, gatewayRssMb: rss() };
 }
 
-/** Ten times more requests than batch and queue hold: those taken are served in full, the rest is refused at once. */
+/** Requests at ten times the rate at which they can be served: those taken are served in full, the rest is refused at once. */
 export async function overload({ streams: count, rate, seconds }: Load): Promise<StreamsReport> {
   const maxRunning = Math.ceil(count / 20);
   await using server = await startServer({ engineOptions: { stepMs: 1000 / rate, maxRunning }, maxQueue: maxRunning });
@@ -42,7 +42,7 @@ export async function overload({ streams: count, rate, seconds }: Load): Promise
     port: portOf(server),
     streams: count,
     tokens: rate * seconds,
-    opensPerSecond: 2 * count,
+    opensPerSecond: (10 * maxRunning) / seconds,
   });
   return { ...report, gatewayRssMb: rss() };
 }
