@@ -99,6 +99,8 @@ async function serve(all: ServeOptions, self: Command): Promise<void> {
   const read = () => configOf(options);
   const config = read();
   const over = Promise.withResolvers<void>();
+  // A fault before the first URL is thrown by the start as well.
+  over.promise.catch(() => undefined);
   const server = await start(config, terminal, (error) => over.reject(error));
   const url = await server.url();
   if (terminal.json) await terminal.writeJson({ url, pid: process.pid });

@@ -52,7 +52,7 @@ async function ask(url: string, messages: readonly object[]): Promise<Answer> {
 }
 
 /** About 1,900 tokens: near the end of what the embedded model has room for. */
-const story = "Once upon a time there was a little cat who lived in a red house. ".repeat(108);
+const story = "Once upon a time there was a little cat who lived in a red house. ".repeat(116);
 const conversation = [{ role: "user", content: `${story}What is the capital of France?` }];
 
 describe("a conversation of 1,900 tokens that is sent again", { timeout: 60_000 }, () => {

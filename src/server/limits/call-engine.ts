@@ -161,8 +161,9 @@ class TrackedRequest {
 
   #within(ms: number, where: string): () => void {
     return this.#parts.deadlines.after(ms, () => {
-      this.#parts.engine.cancel(this.#id);
+      // In this order: what the engine says to the cancelling comes too late to be heard.
       this.fail("timeout", `The request took too long ${where}`);
+      this.#parts.engine.cancel(this.#id);
     });
   }
 }
