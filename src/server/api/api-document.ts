@@ -119,6 +119,7 @@ function range({ minimum, maximum }: JsonSchema): string {
 
 function describeEvents(event: z.ZodType): string[] {
   const types = (jsonSchema(event).oneOf ?? []).map(({ properties }) => `\`${String(properties?.type?.const)}\``);
+  if (types.some((type) => type.includes("undefined"))) return ["Events: parts, then the answer."];
   if (types.length === 0) return ["Events: chunks of the same shape, then `[DONE]`."];
   return [`Events: ${types.join(", ")}.`];
 }

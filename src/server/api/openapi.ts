@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Route } from "../route.ts";
 import { chatChunk, chatCompletion, chatRequest, openAiError } from "./schemas/chat.ts";
 import { completion, completionChunk, completionRequest } from "./schemas/completions.ts";
+import { infillRequest, llamaCompletion, llamaCompletionRequest, llamaEvent, props } from "./schemas/llama-server.ts";
 import { anthropicError, message, messagesEvent, messagesRequest, tokenCount } from "./schemas/messages.ts";
 import { anthropicModel, anthropicModelList, openAiModel, openAiModelList } from "./schemas/models.ts";
 import {
@@ -149,6 +150,34 @@ export const operations: readonly Operation[] = [
     summary: "The prompt of a conversation",
     request: chatRequest,
     answer: applyTemplateAnswer,
+    error: openAiError,
+  },
+  {
+    method: "post",
+    path: "/completion",
+    alsoAt: [],
+    summary: "Continue a text, in llama-server's own shape",
+    request: llamaCompletionRequest,
+    answer: llamaCompletion,
+    event: llamaEvent,
+    error: openAiError,
+  },
+  {
+    method: "post",
+    path: "/infill",
+    alsoAt: [],
+    summary: "Fill a gap, in llama-server's own shape (llama.vim, llama.vscode)",
+    request: infillRequest,
+    answer: llamaCompletion,
+    event: llamaEvent,
+    error: openAiError,
+  },
+  {
+    method: "get",
+    path: "/props",
+    alsoAt: [],
+    summary: "What llama-server tells of its model",
+    answer: props,
     error: openAiError,
   },
 ];

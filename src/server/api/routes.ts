@@ -4,6 +4,7 @@ import type { Route } from "../route.ts";
 import type { ApiContext } from "./api-context.ts";
 import { chatRoutes } from "./chat/chat-completions.ts";
 import { completionRoutes } from "./completions/completions.ts";
+import { llamaServerRoutes } from "./llama-server/llama-completion.ts";
 import { messagesRoutes } from "./messages/messages.ts";
 import { modelRoutes } from "./models.ts";
 import { absentRoutes } from "./not-offered.ts";
@@ -37,6 +38,7 @@ export function apiRoutes(options: ApiOptions = {}): Route[] {
     ...messagesRoutes(context),
     ...modelRoutes(context),
     ...tokenRoutes(),
+    ...llamaServerRoutes(),
     ...absentRoutes(),
     openApiRoute(),
     {

@@ -113,8 +113,8 @@ for (const { name, make } of libraries) {
     test("maps errors to its classes", async () => {
       await using server = await startRouteServer(new ScriptedEngine(["x"]), { strictModel: true });
       const client = make(server);
-      const request = { model: engineInfo.name, messages: [{ role: "user", content: "Hi" }] } as const;
-      const rows = [
+      const request = { model: engineInfo.name, messages: [{ role: "user" as const, content: "Hi" }] };
+      const rows: { call: () => Promise<unknown>; error: string; param: string | null }[] = [
         {
           call: () => client.chat.completions.create({ ...request, temperature: 9 }),
           error: "BadRequestError",
@@ -163,7 +163,7 @@ for (const { name, make } of libraries) {
       const output = { type: "function_call_output" as const, call_id: call.call_id, output: "warm" };
       const two = await client.responses.create({
         ...base,
-        input: [...input, ...(one.output as typeof input), output],
+        input: [...input, ...(one.output as unknown as typeof input), output],
       });
       assert.equal(two.output_text, "Warm.");
       const three = await client.responses.create({ ...base, previous_response_id: one.id, input: [output] });

@@ -32,10 +32,19 @@ type Sent<T> = T extends readonly (infer Item)[]
 type Event = Exclude<Sent<MessagesEvent>, { type: "ping" | "error" }>;
 
 /**
- * Fields of a response that the types cannot hold: four are what the client sent; OpenAI's own server sends `usage` and `user` as
- * null, which its types leave out; `access_programs` is new in the types, and nothing here has any.
+ * Fields of a response that the types cannot hold: four are what the client sent; OpenAI's own server sends some fields as
+ * null, which the types of one major or the other leave out; `access_programs` is new in the types, and nothing here has any.
  */
-type Loose = "tools" | "tool_choice" | "reasoning" | "text" | "usage" | "user" | "access_programs";
+type Loose =
+  | "tools"
+  | "tool_choice"
+  | "reasoning"
+  | "text"
+  | "usage"
+  | "user"
+  | "prompt_cache_key"
+  | "safety_identifier"
+  | "access_programs";
 type Tight<T> = T extends { response: infer R } ? Omit<T, "response"> & { response: Omit<R, Loose> } : T;
 /** A prompt's first token has no log probability: OpenAI's server sends null, its types say number. */
 type ScoredChoice = Omit<Completion["choices"][number], "logprobs">;
