@@ -242,6 +242,12 @@ export class BatchEngine implements EnginePort {
     if (sequence !== undefined && sequence.length > 0) this.#cache.remember(request.namespace, sequence, { isFinal });
   }
 
+  /** A stop on the way through the prompt. */
+  #rememberStop({ sequence, request }: Answer): void {
+    const isPromptEnd = sequence!.length === request.tokenIds.length;
+    this.#cache.remember(request.namespace, sequence!, { isFinal: false, isPromptEnd });
+  }
+
   async #step({ parts }: StepPlan): Promise<void> {
     const started = performance.now();
     const work = parts.map((part) => this.#workOf(part)).filter((item) => !item.answer.isCancelled);
@@ -297,7 +303,7 @@ export class BatchEngine implements EnginePort {
     try {
       if ("error" in result) throw result.error;
       if (answer.isCancelled) return;
-      if (remember) this.#remember(answer, false);
+      if (remember) this.#rememberStop(answer);
       await answer.take(result.rows, draft, this.#pacer, performance.now());
       answer.proposeDraft();
     } catch (error) {

@@ -16,8 +16,9 @@ export interface SequenceCachePort {
   /**
    * Remembers what the sequence holds now. The caller goes on with its sequence, which shares memory with what is remembered.
    * `isFinal`: the end of an answer or of a preempted request, worth the disk at once; otherwise a stop on the way.
+   * `isPromptEnd`: the same prompt, and others that branch off at its end, will go on from before its last token.
    */
-  remember(namespace: string, sequence: Sequence, options: { isFinal: boolean }): void;
+  remember(namespace: string, sequence: Sequence, options: { isFinal: boolean; isPromptEnd?: boolean }): void;
   /** What a request that waits will find in memory is not given back before this is disposed of. */
   pin?(namespace: string, tokenIds: readonly number[]): Disposable;
   /** Bytes that could be given back for new sequences, and those in use by running ones. */

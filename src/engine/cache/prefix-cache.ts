@@ -107,10 +107,11 @@ export class PrefixCache implements SequenceCachePort {
     return this.#runner.adoptSequence(found.take(), tokenIds.slice(0, found.length));
   }
 
-  remember(namespace: string, sequence: Sequence, { isFinal }: { isFinal: boolean }): void {
+  remember(namespace: string, sequence: Sequence, options: { isFinal: boolean; isPromptEnd?: boolean }): void {
     const { cache, tokenIds, length } = sequence;
     if (this.#isClosed || length === 0 || cache.length !== length) return;
-    this.#writeLater(namespace, sequence, isFinal);
+    if (options.isPromptEnd) this.#writePrompt(namespace, sequence);
+    else this.#writeLater(namespace, sequence, options.isFinal);
     this.#memory.add(namespace, tokenIds, cache.fork());
   }
 
@@ -185,6 +186,14 @@ export class PrefixCache implements SequenceCachePort {
     if (this.#disk === undefined || (isTooSoon && !isFinal)) return;
     const fork = sequence.cache.fork();
     this.#onDisk.set(sequence, this.#disk.write(this.#root(namespace), sequence.tokenIds, fork, isFinal));
+  }
+
+  /** All but the last token: that one is always computed, and a sequence from disk cannot be wound back. */
+  #writePrompt(namespace: string, { cache, tokenIds, length }: Sequence): void {
+    if (this.#disk === undefined || !cache.canRewindTo(length - 1)) return;
+    const fork = cache.fork();
+    fork.rewindTo(length - 1);
+    this.#disk.write(this.#root(namespace), tokenIds.slice(0, -1), fork, true);
   }
 
   #root(namespace: string): RecordKey {
