@@ -37,12 +37,18 @@ async function start(config: ServeConfig, path: string): Promise<void> {
   if (process.platform !== "win32") rmSync(path, { force: true });
   const started = await EngineHost.listen(path);
   host = started;
-  setInterval(() => tellSupervisor({ type: "heartbeat", status: started.status }), heartbeatMs);
+  setInterval(() => beat(started), heartbeatMs);
   engine = await startConfiguredEngine(config, (loaded) => {
     started.loaded = loaded;
   });
   started.attach(engine);
   tellSupervisor({ type: "ready" });
+}
+
+function beat({ status }: EngineHost): void {
+  tellSupervisor({ type: "heartbeat", status });
+  // Its device is gone for good: another process gets another one.
+  if (status.state === "dead") process.exit(1);
 }
 
 leaveSignalsToSupervisor();

@@ -8,7 +8,7 @@ import { lookup } from "node:dns/promises";
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { getSystemErrorName } from "node:util";
 import type { EngineStatus } from "../../engine/batching/engine-port.ts";
 import type { FreeholdError } from "../../errors.ts";
@@ -38,6 +38,12 @@ const loadSilenceMs = 600_000;
  * of 20 tokens a second, with 8 MB to 189 MB, with no later tokens.
  */
 const gatewayFlags = ["--disallow-code-generation-from-strings", "--max-semi-space-size=8"];
+
+/** The gateway reads files and writes its logs; it starts no process or thread, loads no native code, and writes nothing else. */
+function permissions({ log, audit }: ServeConfig): string[] {
+  const written = [log, audit].filter((path) => path !== undefined && path !== "-" && path !== "off");
+  return ["--permission", "--allow-fs-read=*", ...written.map((path) => `--allow-fs-write=${resolve(path!)}`)];
+}
 
 export class Supervisor {
   readonly #config: { current: ServeConfig };
@@ -116,7 +122,7 @@ export class Supervisor {
     return new ManagedChild({
       name,
       module: moduleBeside(import.meta.url, module),
-      execArgv: name === "gateway" ? gatewayFlags : [],
+      execArgv: name === "gateway" ? [...gatewayFlags, ...permissions(this.#config.current)] : [],
       silenceMs: silence,
       start: () => ({
         message: {
