@@ -125,17 +125,21 @@ export class Scheduler {
 
   #stepped(milliseconds: number, progress: readonly Progress[]): void {
     let tokens = 0;
+    let prompts = 0;
     for (const { id, computed, length, draft } of progress) {
       const entry = this.#entries.get(id);
       if (entry?.state !== "running") continue;
-      tokens += Math.max(0, computed - entry.computed);
+      const done = Math.max(0, computed - entry.computed);
+      tokens += done;
+      if (entry.length - entry.computed > 1) prompts += done;
       this.#admissions.charge(entry.key, Math.max(0, length - entry.length));
       entry.computed = computed;
       entry.length = length;
       entry.draft = draft;
       if (entry.stop !== undefined && computed >= entry.stop) entry.stop = undefined;
     }
-    this.#budget.observe(tokens, milliseconds);
+    // Steps of answers alone say little of what a token of a prompt costs.
+    if (2 * prompts >= tokens) this.#budget.observe(tokens, milliseconds);
   }
 
   #end(id: string): void {
