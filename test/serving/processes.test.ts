@@ -39,7 +39,7 @@ describe("the engine process", () => {
     assert.match(await (await fetch(`${server.url}/metrics`)).text(), /freehold_engine_restarts_total 5/);
   });
 
-  test("that dies at one request twice refuses it and finishes the others", limits, async () => {
+  test("that dies at one request each time refuses it and finishes the others", limits, async () => {
     await using server = await startServer({ engineOptions: { stepMs: 5 } });
     const innocent = [1, 2, 3].map(async (seed) =>
       readTokens(await postTokens(server.url, { seed, max: 300, stream: true })),

@@ -43,7 +43,9 @@ export async function crashes({ rounds, seed }: { rounds: number; seed: number }
     });
     const random = randomNumbers(seed);
     for (let round = 0; round < rounds; round++) {
-      await new Promise((resolve) => setTimeout(resolve, 200 + 400 * random()));
+      // Each engine gets somewhere before it dies: a request at which engines die at once is refused.
+      const tokens = 200 + 400 * random();
+      await until(async () => (await status(url)).counters.generatedTokens > tokens);
       const { enginePid } = server;
       process.kill(enginePid!, "SIGKILL");
       const killed = performance.now();
@@ -150,8 +152,13 @@ async function abort(url: string, one: Question, afterMs: number): Promise<void>
   }
 }
 
-async function status(url: string): Promise<{ running: number }> {
-  return (await (await fetch(`${url}/status.json`)).json()) as { running: number };
+interface Status {
+  readonly running: number;
+  readonly counters: { readonly generatedTokens: number };
+}
+
+async function status(url: string): Promise<Status> {
+  return (await (await fetch(`${url}/status.json`)).json()) as Status;
 }
 
 /** Memory in MB and open files of both processes; Linux tells them. */

@@ -17,14 +17,12 @@ import { FrameChannel } from "./frames.ts";
 import { RunningRequest } from "./running-request.ts";
 
 export interface RevivalLimits {
-  /** How often a request is submitted again, whatever the reason. */
-  readonly maxAttempts: number;
   /** How long a request waits for an engine. */
   readonly patienceMs: number;
   readonly reconnectMs: number;
 }
 
-const defaultLimits: RevivalLimits = { maxAttempts: 10, patienceMs: 600_000, reconnectMs: 50 };
+const defaultLimits: RevivalLimits = { patienceMs: 600_000, reconnectMs: 50 };
 
 export class EngineClient implements EnginePort {
   readonly #path: string;
@@ -176,13 +174,9 @@ export class EngineClient implements EnginePort {
   /** After a death: who goes on, and who does not. */
   #judge(): void {
     for (const request of this.#requests.values()) request.noteDeath();
-    const suspects = [...this.#requests.values()].filter(({ isSuspect }) => isSuspect);
-    const guilty = suspects.length === 1 ? suspects[0] : suspects.find((suspect) => suspect === this.#onTrial);
+    const tried = this.#onTrial;
     this.#onTrial = undefined;
-    if (guilty !== undefined) this.#fail(guilty, poison);
-    for (const request of [...this.#requests.values()]) {
-      if (request.attempts > this.#limits.maxAttempts) this.#fail(request, died);
-    }
+    if (tried?.isGuilty) this.#fail(tried, poison);
   }
 
   #giveUp(): void {
@@ -201,7 +195,7 @@ export class EngineClient implements EnginePort {
 
 const poison: EngineFailure = {
   code: "engine_died",
-  message: "The engine died twice at this request",
+  message: "The engine died at this request each time it was tried",
   hint: "It is not tried again; please report it",
   isRetryable: false,
 };

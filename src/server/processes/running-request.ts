@@ -7,7 +7,8 @@ export class RunningRequest {
   readonly #generated: number[];
   /** Lives of engines, one after the other, in which it ran and got no token. */
   #strikes = 0;
-  #attempts = 0;
+  /** Engines that it was submitted to. */
+  #lives = 0;
   #isSent = false;
   #hasProgressed = false;
   /** What a listener has heard once it does not hear again from the next engine. */
@@ -27,21 +28,24 @@ export class RunningRequest {
     return this.#isSent;
   }
 
-  get attempts(): number {
-    return this.#attempts;
-  }
-
   /** Got a token from the present engine. */
   get hasProgressed(): boolean {
     return this.#hasProgressed;
   }
 
+  /** Two such lives: suspects are submitted one at a time until they get a token. */
   get isSuspect(): boolean {
     return this.#strikes >= 2;
   }
 
+  /** Also when it was tried it got no token before the engine died. */
+  get isGuilty(): boolean {
+    return this.#strikes >= 3;
+  }
+
   submission(): EngineRequest {
     this.#isSent = true;
+    this.#lives++;
     return { ...this.#request, generated: this.#generated };
   }
 
@@ -64,7 +68,7 @@ export class RunningRequest {
         this.#hearOnce(event);
         return;
       case "prefill":
-        if (this.#attempts === 0) this.#listener(event);
+        if (this.#lives === 1) this.#listener(event);
         return;
       case "end":
         this.#listener({ ...event, usage: { ...event.usage, ...this.#counts() } });
@@ -86,7 +90,6 @@ export class RunningRequest {
 
   noteDeath(): void {
     if (!this.#isSent) return;
-    this.#attempts++;
     // Also one that seemed to wait only: the word that it was started may have died with the engine.
     this.#strikes = this.#hasProgressed ? 1 : this.#strikes + 1;
     this.#isSent = false;
