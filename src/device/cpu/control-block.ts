@@ -55,7 +55,10 @@ export class ControlBlock {
     const before = Atomics.load(this.#words, words.done);
     Atomics.add(this.#words, words.sequence, 1);
     Atomics.notify(this.#words, words.sequence);
-    await Atomics.waitAsync(this.#words, words.done, before).value;
+    // Looked at again after each wake: the worker that ended the step before may notify only now, and wake us for nothing.
+    while (Atomics.load(this.#words, words.done) === before) {
+      await Atomics.waitAsync(this.#words, words.done, before).value;
+    }
   }
 
   quit(): void {
