@@ -1,9 +1,10 @@
 /** freehold serve: the HTTP server, as three processes or as one. */
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { withoutUndefined } from "../engine/without-undefined.ts";
 import type { FreeholdError } from "../errors.ts";
+import { defaultCacheDirectory } from "../server/cache-directory.ts";
 import { SingleProcess } from "../server/processes/single-process.ts";
 import { Supervisor } from "../server/processes/supervisor.ts";
 import {
@@ -180,9 +181,16 @@ function fromOptions(options: ServeOptions) {
     ...{ maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess },
     log: log ?? (options.quiet ? "off" : undefined),
     model: options.model === undefined ? undefined : resolve(options.model),
+    turnDirectory: turnDirectoryOf(options),
     drainMs: drain === undefined ? undefined : 1000 * drain,
     wedgeMs: wedge === undefined ? undefined : 1000 * wedge,
   };
+}
+
+/** Turns are remembered where computed prompts are: the one is of little use without the other. */
+function turnDirectoryOf({ cacheDir, cacheDisk }: ServeOptions): string | undefined {
+  if (cacheDisk === 0) return undefined;
+  return join(cacheDir === undefined ? defaultCacheDirectory() : resolve(cacheDir), "turns");
 }
 
 function engineOptionsOf(options: ServeOptions) {

@@ -50,6 +50,8 @@ const configSchema = z.strictObject({
   model: z.string().optional(),
   engineModule: z.string().optional(),
   engineOptions: z.record(z.string(), z.unknown()).default({}),
+  /** Where turns are remembered across restarts; without it until the server stops. */
+  turnDirectory: z.string().optional(),
   routesModule: z.string().optional(),
   routesOptions: z.record(z.string(), z.unknown()).default({}),
 });

@@ -32,16 +32,26 @@ function killAll(child: ChildProcess): void {
   }
 }
 
+interface Message {
+  readonly content: string | null;
+  readonly reasoning_content?: string;
+  readonly tool_calls?: readonly { readonly id: string }[];
+}
+
 interface Answer {
-  readonly choices: readonly { readonly message: { readonly content: string } }[];
+  readonly choices: readonly { readonly message: Message }[];
   readonly usage: {
     readonly prompt_tokens: number;
+    readonly completion_tokens: number;
     readonly prompt_tokens_details: { readonly cached_tokens: number };
   };
 }
 
-async function ask(url: string, messages: readonly object[]): Promise<Answer> {
-  const body = { messages, thinking: { type: "disabled" }, temperature: 0, max_tokens: 16 };
+function ask(url: string, messages: readonly object[]): Promise<Answer> {
+  return post(url, { messages, thinking: { type: "disabled" }, temperature: 0, max_tokens: 16 });
+}
+
+async function post(url: string, body: object): Promise<Answer> {
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -73,6 +83,40 @@ describe("a conversation of 1,900 tokens that is sent again", { timeout: 60_000 
     const second = await startServer(t, options);
     const restored = await ask(second.url, conversation);
     assertReused(restored, cold);
+  });
+});
+
+describe("a turn with a tool call", { timeout: 60_000 }, () => {
+  const tool = {
+    type: "function",
+    function: {
+      name: "calculator",
+      description: "Calculates.",
+      parameters: { type: "object", properties: { expression: { type: "string" } }, required: ["expression"] },
+    },
+  };
+  const question = { role: "user", content: "Use the calculator: what is 12 + 30?" };
+
+  test("that a client sends back without its reasoning is completed, also by a server that was started since", async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), "freehold-turns-"));
+    t.after(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
+    const body = { tools: [tool], thinking: { type: "enabled" }, seed: 3, max_tokens: 200 };
+    const first = await startServer(t, ["--cache-dir", directory]);
+    const answer = await post(first.url, { ...body, messages: [question] });
+    const { message } = answer.choices[0]!;
+    assert.ok(message.tool_calls !== undefined, JSON.stringify(message));
+    assert.ok(message.reasoning_content, JSON.stringify(message));
+    await flushed(first.url);
+    killAll(first.process);
+    await once(first.process, "exit");
+
+    const second = await startServer(t, ["--cache-dir", directory]);
+    const call = { role: "assistant", content: null, tool_calls: message.tool_calls };
+    const result = { role: "tool", tool_call_id: message.tool_calls[0]!.id, content: "42" };
+    const next = await post(second.url, { ...body, messages: [question, call, result] });
+    // All but the answer's last token, which nobody computed, and the result.
+    const known = answer.usage.prompt_tokens + answer.usage.completion_tokens - 2;
+    assert.ok(next.usage.prompt_tokens_details.cached_tokens >= known, JSON.stringify([answer.usage, next.usage]));
   });
 });
 

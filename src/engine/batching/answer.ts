@@ -30,6 +30,8 @@ export class Answer {
   draft: readonly number[] = [];
   finish: Finish | undefined;
   isCancelled = false;
+  /** Of a cancelled one that is whole all the same: the tokens of the answer that are worth remembering. */
+  keptTokens: number | undefined;
   /** Its listener failed. */
   isDeaf = false;
   readonly wantsPromptLogprobs: boolean;

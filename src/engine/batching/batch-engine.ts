@@ -105,10 +105,11 @@ export class BatchEngine implements EnginePort {
     }
   }
 
-  cancel(id: string): void {
+  cancel(id: string, keptTokens?: number): void {
     const answer = this.#byId.get(id);
-    if (answer === undefined) return;
+    if (answer === undefined || answer.isCancelled) return;
     answer.isCancelled = true;
+    answer.keptTokens = keptTokens;
     this.#goOn();
   }
 
@@ -327,7 +328,7 @@ export class BatchEngine implements EnginePort {
   }
 
   #end(answer: Answer, finish: Finish): void {
-    if (finish !== "cancelled") this.#remember(answer, true);
+    if (finish !== "cancelled" || windBackToKept(answer)) this.#remember(answer, true);
     const usage = answer.usage(performance.now());
     this.#forget(answer);
     this.#emit(answer, { type: "end", finish, usage });
@@ -368,6 +369,16 @@ export class BatchEngine implements EnginePort {
       process.emitWarning(error instanceof Error ? error : String(error));
     }
   }
+}
+
+/** Leaves only the tokens that the client knows; false when that is not asked for, or too far back. */
+function windBackToKept({ sequence, keptTokens, request }: Answer): boolean {
+  if (sequence === undefined || keptTokens === undefined) return false;
+  const length = request.tokenIds.length + keptTokens;
+  if (sequence.length <= length) return true;
+  if (!sequence.cache.canRewindTo(length)) return false;
+  sequence.rewind(sequence.length - length);
+  return true;
 }
 
 type Totals = Record<"promptTokens" | "cachedTokens" | "generatedTokens" | "draftedTokens" | "acceptedTokens", number>;

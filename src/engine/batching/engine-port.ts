@@ -9,8 +9,11 @@ export interface EnginePort {
   readonly info: EngineInfo | undefined;
   /** Starts a request; the listener hears every event of it, and `end` or `error` exactly once, last. */
   submit(request: EngineRequest, listener: (event: EngineEvent) => void): void;
-  /** Ends a request within a step; its listener still hears the end (finish "cancelled"). Unknown ids are ignored. */
-  cancel(id: string): void;
+  /**
+   * Ends a request within a step; its listener still hears the end (finish "cancelled"). Unknown ids are ignored. With `keptTokens` the
+   * answer is whole (a stop string, the end of its calls): what was computed of its prompt and so many tokens of it is remembered.
+   */
+  cancel(id: string, keptTokens?: number): void;
   /** What the engine told last. */
   readonly status: EngineStatus;
 }

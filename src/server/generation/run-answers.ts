@@ -71,7 +71,7 @@ class Run {
   readonly #reader: AnswerReader;
   readonly #listener: AnswerListener;
   readonly #settled = Promise.withResolvers<void>();
-  #cancel: (() => void) | undefined;
+  #cancel: ((keptTokens?: number) => void) | undefined;
   #isOver = false;
   cachedTokens = 0;
   generatedTokens = 0;
@@ -89,7 +89,7 @@ class Run {
     const id = `${this.#call.requestId}.${this.#index}`;
     const onAbort = () => this.#fail(this.#call.signal.reason);
     this.#call.signal.addEventListener("abort", onAbort);
-    this.#cancel = () => engine.cancel(id);
+    this.#cancel = (keptTokens) => engine.cancel(id, keptTokens);
     try {
       engine.submit(this.#request(id), (event) => this.#hear(event));
       await this.#settled.promise;
@@ -105,8 +105,8 @@ class Run {
     this.#settled.resolve();
   }
 
-  #stopEngine(): void {
-    this.#cancel?.();
+  #stopEngine(keptTokens?: number): void {
+    this.#cancel?.(keptTokens);
     this.#cancel = undefined;
   }
 
@@ -187,7 +187,7 @@ class Run {
     this.generatedTokens = result.generatedTokens;
     this.reasoningTokens = result.reasoningTokens;
     this.#listener.end(this.#index, result);
-    this.#stopEngine();
+    this.#stopEngine(result.generatedTokens);
     this.#settled.resolve();
   }
 

@@ -23,6 +23,11 @@ export class StoredTurnMemory implements TurnMemory {
     return new StoredTurnMemory(await KvStore.open({ directory, budgetBytes: 4 * mostBytes, now }));
   }
 
+  /** Why nothing is kept on disk; empty when it is. */
+  get reason(): string {
+    return this.#store.reason;
+  }
+
   async get(namespace: string, key: string): Promise<RememberedTurn | undefined> {
     const bytes = await this.#turns.get(namespace, key);
     // Records are checked when they are read: what comes back is what was put.

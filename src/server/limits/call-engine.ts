@@ -67,8 +67,8 @@ export class CallEngine implements EnginePort {
     });
   }
 
-  cancel(id: string): void {
-    if (this.#running.has(id)) this.#parts.engine.cancel(id);
+  cancel(id: string, keptTokens?: number): void {
+    if (this.#running.has(id)) this.#parts.engine.cancel(id, keptTokens);
   }
 
   /** Tokens that all requests of the call gave. */

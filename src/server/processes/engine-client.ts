@@ -67,10 +67,11 @@ export class EngineClient implements EnginePort {
     if (this.#isReady) this.#send(running);
   }
 
-  cancel(id: string): void {
+  cancel(id: string, keptTokens?: number): void {
     const request = this.#requests.get(id);
     if (request === undefined) return;
-    if (request.isSent) this.#channel?.send({ type: "cancel", id });
+    const kept = keptTokens === undefined ? {} : { keptTokens };
+    if (request.isSent) this.#channel?.send({ type: "cancel", id, ...kept });
     else this.#finish(request, () => request.end("cancelled"));
   }
 

@@ -101,7 +101,7 @@ class GatewayConnection {
         this.#submit(message.request);
         return;
       case "cancel":
-        this.#engine?.cancel(this.#prefix + message.id);
+        this.#engine?.cancel(this.#prefix + message.id, message.keptTokens);
         return;
       default:
         message satisfies never;

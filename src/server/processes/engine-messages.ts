@@ -9,7 +9,7 @@ import type {
 
 export type ToEngine =
   | { readonly type: "submit"; readonly request: EngineRequest }
-  | { readonly type: "cancel"; readonly id: string };
+  | { readonly type: "cancel"; readonly id: string; readonly keptTokens?: number };
 
 export type FromEngine =
   /** Sent once the model is loaded, or at once to a gateway that comes later. */

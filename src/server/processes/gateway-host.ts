@@ -5,6 +5,7 @@ import type { EnginePort } from "../../engine/batching/engine-port.ts";
 import { openTokenizer } from "../../engine/load-model.ts";
 import { FreeholdError, UsageError } from "../../errors.ts";
 import { createGateway, type Gateway, type GatewayOptions, type ReloadableOptions } from "../gateway.ts";
+import { StoredTurnMemory } from "../generation/stored-turn-memory.ts";
 import type { TlsOptions } from "../http/http-server.ts";
 import { Keyring, parseKeyFile } from "../keys.ts";
 import { openLog } from "../observability/access-log.ts";
@@ -42,7 +43,8 @@ export class GatewayHost {
     const audit = config.audit === undefined ? undefined : new AuditLog(config.audit);
     const tracer = config.otlp === undefined ? undefined : new Tracer(config.otlp, parts.version, warn);
     const tls = readTls(config);
-    const routes = await loadRoutes(config);
+    const memory = await openTurnMemory(config);
+    const routes = await loadRoutes(config, memory);
     const { handle, ...port } = parts;
     const fixed = { ...port, tokenizer, dialect, routes, log: log.write, audit, tracer, tls };
     const gateway = createGateway({ ...fixed, ...reloadable(config), ...bounds(config) });
@@ -52,6 +54,7 @@ export class GatewayHost {
       await gateway.close();
       await tracer?.flush();
       tracer?.[Symbol.dispose]();
+      await memory?.close();
       log.close();
     });
   }
@@ -101,11 +104,22 @@ function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], u
 }
 
 /** The routes of the API: a function `apiRoutes` of a module that is named. */
-async function loadRoutes({ routesModule, routesOptions }: ServeConfig): Promise<readonly Route[]> {
+async function loadRoutes(
+  { routesModule, routesOptions }: ServeConfig,
+  memory: StoredTurnMemory | undefined,
+): Promise<readonly Route[]> {
   const module = (await import(routesModule ?? moduleBeside(import.meta.url, "../api/routes"))) as {
     apiRoutes(options: object): readonly Route[];
   };
-  return module.apiRoutes(routesOptions);
+  return module.apiRoutes(memory === undefined ? routesOptions : { ...routesOptions, memory });
+}
+
+/** What a full disk or a folder of somebody else refuses is remembered until the server stops. */
+async function openTurnMemory({ turnDirectory }: ServeConfig): Promise<StoredTurnMemory | undefined> {
+  if (turnDirectory === undefined) return undefined;
+  const memory = await StoredTurnMemory.open(turnDirectory);
+  if (memory.reason !== "") warn(`Turns are not remembered on disk: ${memory.reason}`);
+  return memory;
 }
 
 function readTls({ tlsCert, tlsKey, tlsClientCa }: ServeConfig): TlsOptions | undefined {

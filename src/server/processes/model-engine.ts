@@ -1,5 +1,5 @@
 /** The engine of every day: a model, its prefix cache in memory and on disk, and the batch engine over both. */
-import { homedir, totalmem } from "node:os";
+import { totalmem } from "node:os";
 import { basename, join } from "node:path";
 import { BatchEngine, type BatchEngineOptions } from "../../engine/batching/batch-engine.ts";
 import type { EngineEvent, EngineInfo, EngineRequest, EngineStatus } from "../../engine/batching/engine-port.ts";
@@ -7,6 +7,7 @@ import { PrefixCache } from "../../engine/cache/prefix-cache.ts";
 import { embeddedModel, type LoadOptions, loadModel } from "../../engine/load-model.ts";
 import type { Model } from "../../engine/model.ts";
 import { digestOfModel } from "../../engine/model-digest.ts";
+import { defaultCacheDirectory } from "../cache-directory.ts";
 import type { HostedEngine } from "./engine-messages.ts";
 
 export interface ModelEngineOptions
@@ -62,8 +63,8 @@ class ModelEngine implements HostedEngine {
     this.#engine.submit(request, listener);
   }
 
-  cancel(id: string): void {
-    this.#engine.cancel(id);
+  cancel(id: string, keptTokens?: number): void {
+    this.#engine.cancel(id, keptTokens);
   }
 
   get status(): EngineStatus {
@@ -79,7 +80,7 @@ class ModelEngine implements HostedEngine {
 
 async function openCache(model: Model, reference: string, options: ModelEngineOptions): Promise<PrefixCache> {
   const budgetBytes = options.cacheDiskBytes ?? defaultDiskBytes;
-  const directory = options.cacheDirectory ?? defaultCacheDirectory();
+  const directory = join(options.cacheDirectory ?? defaultCacheDirectory(), "kv");
   return PrefixCache.open({
     runner: model.runner,
     modelDigest: await digestOfModel(reference),
@@ -103,14 +104,6 @@ function batchOptions({ maxRunning, drafting }: ModelEngineOptions): BatchEngine
     ...(drafting === undefined ? {} : { drafting }),
     ...(maxRunning === undefined ? {} : { scheduling: { maxRunning } }),
   };
-}
-
-/** Where the operating system wants caches. */
-function defaultCacheDirectory(): string {
-  const { XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
-  if (process.platform === "win32" && LOCALAPPDATA) return join(LOCALAPPDATA, "freehold", "kv");
-  if (process.platform === "darwin") return join(homedir(), "Library", "Caches", "freehold", "kv");
-  return join(XDG_CACHE_HOME || join(homedir(), ".cache"), "freehold", "kv");
 }
 
 function nameOf(reference: string): string {

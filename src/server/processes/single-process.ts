@@ -90,8 +90,8 @@ class LoadingEngine implements EnginePort {
     else listener({ type: "error", error: { code: "loading", message: "The model is loading", isRetryable: true } });
   }
 
-  cancel(id: string): void {
-    this.#engine?.cancel(id);
+  cancel(id: string, keptTokens?: number): void {
+    this.#engine?.cancel(id, keptTokens);
   }
 
   async close(): Promise<void> {

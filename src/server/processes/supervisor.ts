@@ -5,10 +5,10 @@
 
 import { randomUUID } from "node:crypto";
 import { lookup } from "node:dns/promises";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { getSystemErrorName } from "node:util";
 import type { EngineStatus } from "../../engine/batching/engine-port.ts";
 import type { FreeholdError } from "../../errors.ts";
@@ -39,10 +39,29 @@ const loadSilenceMs = 600_000;
  */
 const gatewayFlags = ["--disallow-code-generation-from-strings", "--max-semi-space-size=8"];
 
-/** The gateway reads files and writes its logs; it starts no process or thread, loads no native code, and writes nothing else. */
-function permissions({ log, audit }: ServeConfig): string[] {
-  const written = [log, audit].filter((path) => path !== undefined && path !== "-" && path !== "off");
-  return ["--permission", "--allow-fs-read=*", ...written.map((path) => `--allow-fs-write=${resolve(path!)}`)];
+/** The gateway reads files and writes its logs and what it remembers; it starts no process or thread, loads no native code, and writes nothing else. */
+function permissions({ log, audit, turnDirectory }: ServeConfig): string[] {
+  const files = [log, audit].filter((path) => path !== undefined && path !== "-" && path !== "off");
+  const written = files.map((path) => resolve(path!));
+  if (turnDirectory !== undefined) written.push(resolve(turnDirectory), join(resolve(turnDirectory), "*"));
+  return ["--permission", "--allow-fs-read=*", ...written.map((path) => `--allow-fs-write=${path}`)];
+}
+
+/** Above the folder that it may write to the gateway may make none; what is refused here, it reports. */
+function makeTurnDirectory({ turnDirectory }: ServeConfig): void {
+  if (turnDirectory === undefined) return;
+  try {
+    makeFolders(turnDirectory);
+  } catch {
+    // The store says why when it is opened.
+  }
+}
+
+/** Node's own recursive mkdir never returns below /proc. */
+function makeFolders(path: string): void {
+  if (existsSync(path)) return;
+  makeFolders(dirname(path));
+  mkdirSync(path, { mode: 0o700 });
 }
 
 export class Supervisor {
@@ -72,6 +91,7 @@ export class Supervisor {
 
   /** Resolves when the gateway listens and the model is loaded; throws what keeps one of them from it. */
   static async start(config: ServeConfig, hooks: SupervisorHooks): Promise<Supervisor> {
+    makeTurnDirectory(config);
     const supervisor = new Supervisor(config, hooks, await bind(config));
     try {
       await Promise.all([supervisor.#listening.promise, supervisor.#loaded.promise]);
