@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, type TestContext, test } from "node:test";
@@ -16,6 +16,8 @@ import { entryOf, versionOf } from "../store-content.ts";
 /** FREEHOLD_TEST_KILLS=300 and FREEHOLD_TEST_FLIPS=20000 are the long forms. */
 const kills = Number(process.env.FREEHOLD_TEST_KILLS ?? 8);
 const flips = Number(process.env.FREEHOLD_TEST_FLIPS ?? 150);
+
+const notOnLinux = process.platform === "linux" ? false : "only Linux tells in /proc which processes have ended";
 
 async function inDirectory(work: (directory: string) => Promise<void>): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), "freehold-store-"));
@@ -97,14 +99,39 @@ describe("the store on disk", () => {
 
   test("a lock that names a process number which was given out again, or says nothing, is stale", () =>
     inDirectory(async (directory) => {
-      const host = (await import("node:os")).hostname();
-      for (const text of [`process ${process.ppid}\nhost ${host}\nstarted 1\n`, "", "rubbish", "\0".repeat(1000)]) {
+      for (const text of [
+        `process ${process.ppid}\nhost ${hostname()}\nstarted 1\n`,
+        "",
+        "rubbish",
+        "\0".repeat(1000),
+      ]) {
         await writeFile(join(directory, "LOCK"), text);
         const store = await open(directory);
         assert.equal(store.state, "on", JSON.stringify(text.slice(0, 40)));
         await store.close();
       }
     }));
+
+  test("a lock of a process that has ended is stale, though its parent has not noticed", { skip: notOnLinux }, () =>
+    inDirectory(async (directory) => {
+      // The shell's child ends; sleep, which the shell becomes, never asks for it.
+      const parent = spawn("sh", ["-c", "sh -c 'exit 0' & echo $!; exec sleep 60"], {
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      try {
+        const [pid] = (await once(createInterface(parent.stdout), "line")) as [string];
+        let fields: string[];
+        do fields = (await readFile(`/proc/${pid}/stat`, "latin1")).split(") ")[1]!.split(" ");
+        while (fields[0] !== "Z");
+        await writeFile(join(directory, "LOCK"), `process ${pid}\nhost ${hostname()}\nstarted ${fields[19]}\n`);
+        const store = await open(directory);
+        assert.equal(store.state, "on", store.reason);
+        await store.close();
+      } finally {
+        parent.kill("SIGKILL");
+      }
+    }),
+  );
 
   test("where no directory can be made it is read-only, and starts to write when it can", () =>
     inDirectory(async (parent) => {

@@ -6,6 +6,7 @@
 import { link, open, readFile, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { FreeholdError } from "../../errors.ts";
 
 export interface DirectoryLock {
@@ -24,6 +25,9 @@ export class StoreLockedError extends FreeholdError {
 
 const touchEveryMs = 30_000;
 const foreignLockMs = 120_000;
+/** A process that was killed a moment ago may not be gone yet. */
+const patienceMs = 1000;
+const lookEveryMs = 50;
 
 interface Owner {
   readonly pid: number;
@@ -32,8 +36,19 @@ interface Owner {
   readonly started: string;
 }
 
-/** Throws a StoreLockedError while another process holds the lock, and the system's error where no file can be made. */
+/** Throws a StoreLockedError if another process keeps the lock, and the system's error where no file can be made. */
 export async function lockDirectory(directory: string): Promise<DirectoryLock> {
+  for (let waitedMs = 0; ; waitedMs += lookEveryMs) {
+    try {
+      return await tryLock(directory);
+    } catch (error) {
+      if (!(error instanceof StoreLockedError) || waitedMs >= patienceMs) throw error;
+      await pause(lookEveryMs);
+    }
+  }
+}
+
+async function tryLock(directory: string): Promise<DirectoryLock> {
   const path = join(directory, "LOCK");
   const mine = await describe(process.pid);
   for (let attempt = 0; attempt < 5; attempt++) {
@@ -125,18 +140,17 @@ function nameOf(text: string): string {
   return owner.host === hostname() ? `process ${owner.pid}` : `process ${owner.pid} on ${owner.host}`;
 }
 
-/** Field 22 of /proc/PID/stat; the second field is a name in parentheses that may hold anything. */
+/**
+ * Field 22 of /proc/PID/stat; the second field is a name in parentheses that may hold anything. "gone" for a process that has ended
+ * and waits for its parent to notice: in a container nobody may.
+ */
 async function startTime(pid: number): Promise<string> {
   const file = await open(`/proc/${pid}/stat`, "r").catch(() => undefined);
   if (file === undefined) return "";
   try {
     const text = await file.readFile("latin1");
-    return (
-      text
-        .slice(text.lastIndexOf(")") + 2)
-        .split(" ")
-        .at(19) ?? ""
-    );
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" || fields[0] === "X" ? "gone" : (fields[19] ?? "");
   } catch {
     return ""; // it ended while it was read
   } finally {
