@@ -48,7 +48,7 @@ export const operations: readonly Operation[] = [
   {
     method: "post",
     path: "/v1/completions",
-    alsoAt: ["/completions", "/beta/completions"],
+    alsoAt: ["/beta/completions"],
     summary: "Continue a text, or fill the gap before a suffix",
     request: completionRequest,
     answer: completion,

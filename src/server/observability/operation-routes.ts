@@ -21,6 +21,7 @@ export function operationRoutes(parts: OperationParts): readonly Route[] {
     { ...open, path: "/readyz", handle: async (call) => answerProbe(call, parts.readiness()) },
     { ...open, path: "/startupz", handle: async (call, services) => answerStartup(call, services) },
     { ...open, path: "/health", handle: async (call) => answerHealth(call, parts.readiness()) },
+    { ...open, path: "/v1/health", handle: async (call) => answerHealth(call, parts.readiness()) },
     { ...open, path: "/", handle: async (call) => answerPage(call) },
     { ...admin, path: "/status.json", handle: async (call, services) => answerStatus(call, services, parts) },
     {

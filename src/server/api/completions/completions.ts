@@ -44,7 +44,8 @@ export const completionParameters = {
 const defaultMaxTokens = { text: 16, gap: 256 };
 
 export function completionRoutes(context: ApiContext): Route[] {
-  return ["/v1/completions", "/completions", "/beta/completions", "/beta/v1/completions"].map((path) => ({
+  // "/completions" without a version is llama-server's.
+  return ["/v1/completions", "/beta/completions", "/beta/v1/completions"].map((path) => ({
     method: "POST",
     path,
     scope: "infer",

@@ -59,6 +59,11 @@ export const chatRequest = z.looseObject({
     .optional(),
   reasoning_effort: z.union([z.string(), z.int()]).optional(),
   ignore_eos: z.boolean().optional(),
+  timings_per_token: z
+    .boolean()
+    .optional()
+    .meta({ description: "The last chunk of a stream tells times (llama-server)" }),
+  return_progress: z.boolean().optional().meta({ description: "A stream tells how far the prompt is (llama-server)" }),
   ...samplingFields,
 });
 export type ChatBody = z.infer<typeof chatRequest>;
@@ -139,6 +144,10 @@ export const chatChunk = z.strictObject({
     }),
   ),
   usage: chatUsage.nullable().optional(),
+  timings: z.record(z.string(), z.number()).optional(),
+  prompt_progress: z
+    .strictObject({ total: z.int(), cache: z.int(), processed: z.int(), time_ms: z.number() })
+    .optional(),
 });
 export type ChatChunk = z.infer<typeof chatChunk>;
 
