@@ -36,19 +36,22 @@ def any_words(regex, text):
 
 
 def is_declared(nodeid):
-    name = nodeid.split("/")[-1]
+    name = nodeid.removeprefix("unit/")
     return any(fnmatch.fnmatchcase(name, pattern.replace("[", "[[]")) for pattern in DECLARED)
 
 
-def pytest_runtest_setup(item):
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    item = pyfuncitem
     if os.environ.get("FREEHOLD_RELAX") != "1" or not is_declared(item.nodeid):
-        return
+        return None
     if hasattr(item.module, "match_regex"):
         item.module.match_regex = any_words
     params = getattr(getattr(item, "callspec", None), "params", {})
     for name in COUNTS:
         if name in params:
             item.funcargs[name] = AnyCount()
+    return None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -73,4 +76,4 @@ def pytest_runtest_makereport(item, call):
         crash = getattr(report.longrepr, "reprcrash", None)
         reason = (crash.message if crash else str(report.longrepr)).split("\n")[0][:200]
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"test": item.nodeid.split("/")[-1], "result": result, "reason": reason}) + "\n")
+        file.write(json.dumps({"test": item.nodeid.removeprefix("unit/"), "result": result, "reason": reason}) + "\n")

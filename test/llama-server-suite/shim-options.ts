@@ -41,6 +41,7 @@ const replaced = {
   jinja: flag,
   "no-jinja": flag,
   "reasoning-format": text,
+  tags: text,
 } as const;
 
 /**

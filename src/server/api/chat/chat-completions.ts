@@ -34,7 +34,7 @@ async function answerChat(call: Call, services: Services, context: ApiContext): 
   const keep = (request: ChatRequest, result: AnswerResult) =>
     rememberTurn(context.memory, call.namespace, request, result);
   if (body.value.stream) await streamChat(call, services, prepared, encoder, body.value, keep);
-  else await completeChat(call, services, prepared, encoder, keep);
+  else await completeChat(call, services, prepared, encoder, body.value, keep);
 }
 
 export function answerHead(prefix: string, model: string, call: Call, { now, version }: Services): AnswerHead {
@@ -53,6 +53,7 @@ async function completeChat(
   services: Services,
   { request, jobs }: PreparedChat,
   encoder: ChatEncoder,
+  { verbose }: ChatBody,
   keep: Keep,
 ): Promise<void> {
   const results: AnswerResult[] = [];
@@ -69,7 +70,8 @@ async function completeChat(
       keep(request, result);
     },
   });
-  call.json(200, encoder.whole(results, tokens, usage));
+  const prompt = verbose ? { __verbose: { prompt: services.tokenizer.decode(jobs[0]!.tokenIds) } } : {};
+  call.json(200, { ...encoder.whole(results, tokens, usage), ...prompt });
 }
 
 async function streamChat(

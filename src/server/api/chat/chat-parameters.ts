@@ -43,6 +43,9 @@ export const chatParameters = {
   prompt_cache_retention: "ignored",
   verbosity: "ignored",
 
+  continue_final_message: "honoured",
+  add_generation_prompt: "honoured",
+  verbose: "honoured",
   timings_per_token: "honoured",
   return_progress: "honoured",
 

@@ -33,7 +33,7 @@ export function readChatBody(
   const picked = json.entries.filter(([key]) => conversationFields.includes(key));
   const chat = parseChatRequest(new JsonObject([...picked, ...thinkingEntry(value, json, thinks)]));
   return {
-    chat,
+    chat: value.continue_final_message ? continued(chat, value) : chat,
     options: {
       sampling: readSampling(value),
       maxTokens: value.max_completion_tokens ?? value.max_tokens,
@@ -43,6 +43,19 @@ export function readChatBody(
       ...(value.parallel_tool_calls === false ? { maxCalls: 1 } : {}),
     },
   };
+}
+
+/** vLLM's and Transformers' word for DeepSeek's `prefix`. */
+function continued(chat: ChatRequest, { add_generation_prompt }: ChatBody): ChatRequest {
+  const last = chat.messages.at(-1)!;
+  if (add_generation_prompt || last.role !== "assistant") {
+    throw new RequestError("The last message cannot be continued", {
+      code: "request",
+      where: "continue_final_message",
+      hint: "It must be an assistant's, and add_generation_prompt must not be true",
+    });
+  }
+  return { ...chat, messages: [...chat.messages.slice(0, -1), { ...last, isPrefix: true }] };
 }
 
 /**

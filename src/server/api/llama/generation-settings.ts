@@ -17,6 +17,7 @@ export interface LlamaSettings {
   readonly nPredict: number | undefined;
   readonly stop: readonly string[];
   readonly nProbs: number;
+  readonly ignoresEos: boolean;
   /** `generation_settings` of the answer. */
   readonly told: Readonly<Record<string, unknown>>;
 }
@@ -24,7 +25,8 @@ export interface LlamaSettings {
 export function llamaSettings(body: LlamaGenerationBody, services: Services, options: LlamaOptions): LlamaSettings {
   const info = services.requireInfo();
   const seed = body.seed ?? options.seed ?? -1;
-  const biases = readBiases(body, services);
+  const ignoresEos = body.ignore_eos ?? options.ignoreEos;
+  const biases = readBiases(body, ignoresEos, services);
   const sampling = {
     ...withoutUndefined({
       temperature: body.temperature ?? options.temperature ?? info.defaults.temperature,
@@ -42,7 +44,8 @@ export function llamaSettings(body: LlamaGenerationBody, services: Services, opt
   const nProbs = body.n_probs ?? body.logprobs ?? 0;
   if (body.post_sampling_probs && nProbs > 0) requirePlainSampling(sampling);
   const stop = body.stop === undefined ? [] : [body.stop].flat();
-  return { sampling, nPredict, stop, nProbs, told: describe({ body, sampling, nPredict, stop, nProbs, seed, biases }) };
+  const settings = { sampling, nPredict, stop, nProbs, ignoresEos };
+  return { ...settings, told: describe({ ...settings, body, seed, biases }) };
 }
 
 /** -1 is as many as the server was told, -2 until the context is full: an answer is never shifted out of the context here. */
@@ -54,7 +57,7 @@ function askedTokens({ n_predict, max_tokens }: LlamaGenerationBody, { predict }
 }
 
 /** By id or by text, whose tokens all get it; `false` is never. */
-function readBiases({ logit_bias, ignore_eos }: LlamaGenerationBody, services: Services): Map<number, number> {
+function readBiases({ logit_bias }: LlamaGenerationBody, ignoresEos: boolean, services: Services): Map<number, number> {
   const info = services.requireInfo();
   const given = Array.isArray(logit_bias) ? logit_bias : Object.entries(logit_bias ?? {});
   const biases = new Map<number, number>();
@@ -66,7 +69,7 @@ function readBiases({ logit_bias, ignore_eos }: LlamaGenerationBody, services: S
       biases.set(id, bias);
     }
   }
-  if (ignore_eos) for (const id of info.eosTokenIds) biases.set(id, never);
+  if (ignoresEos) for (const id of info.eosTokenIds) biases.set(id, never);
   return biases;
 }
 
@@ -102,7 +105,16 @@ interface Described extends Omit<LlamaSettings, "told"> {
 }
 
 /** With llama-server's neutral values for what this sampler does not have. */
-function describe({ body, sampling, nPredict, stop, nProbs, seed, biases }: Described): Record<string, unknown> {
+function describe({
+  body,
+  sampling,
+  nPredict,
+  stop,
+  nProbs,
+  ignoresEos,
+  seed,
+  biases,
+}: Described): Record<string, unknown> {
   return {
     seed,
     temperature: sampling.temperature ?? 1,
@@ -126,7 +138,7 @@ function describe({ body, sampling, nPredict, stop, nProbs, seed, biases }: Desc
     stop,
     max_tokens: nPredict ?? -1,
     n_predict: nPredict ?? -1,
-    ignore_eos: body.ignore_eos ?? false,
+    ignore_eos: ignoresEos,
     stream: body.stream ?? false,
     logit_bias: [...biases].map(([token, bias]) => ({ bias: bias <= never ? null : bias, token })),
     n_probs: nProbs,

@@ -46,7 +46,7 @@ export async function answerPrompts(
 ): Promise<void> {
   const settings = llamaSettings(body, services, context.llama);
   const model = servedModel(typeof body.model === "string" ? body.model : undefined, services, context);
-  const jobs = tokenIds.map((ids) => jobOf(ids, body, settings, services));
+  const jobs = tokenIds.map((ids) => jobOf(ids, settings, services));
   const answers = tokenIds.map((promptIds, index) => {
     const { tokenizer } = services;
     return new LlamaAnswer({ index, promptIds, model, body, settings, tokenizer, nowMs: () => performance.now() });
@@ -61,8 +61,7 @@ export async function answerPrompts(
 
 function jobOf(
   tokenIds: readonly number[],
-  body: LlamaGenerationBody,
-  { sampling, nPredict, stop, nProbs }: LlamaSettings,
+  { sampling, nPredict, stop, nProbs, ignoresEos }: LlamaSettings,
   services: Services,
 ): AnswerJob {
   const info = services.requireInfo();
@@ -71,7 +70,7 @@ function jobOf(
     plan: {
       parse: undefined,
       stop: stop.filter((text) => text !== ""),
-      stopTokenIds: stopTokens(info, { ignoreEos: body.ignore_eos ?? false }),
+      stopTokenIds: stopTokens(info, { ignoreEos: ignoresEos }),
       toolNames: new Set(),
       maxCalls: 0,
       opened: [],

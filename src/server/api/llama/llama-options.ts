@@ -7,6 +7,8 @@ export interface LlamaOptions {
   /** Sampling of requests that say nothing. */
   readonly temperature?: number;
   readonly seed?: number;
+  /** Completions that say nothing of it go on until their length is reached. */
+  readonly ignoreEos: boolean;
   /** GET /slots tells what runs. */
   readonly showsSlots: boolean;
   /** GET /metrics answers. */
@@ -17,4 +19,10 @@ export interface LlamaOptions {
   readonly modelPath?: string;
 }
 
-export const llamaDefaults: LlamaOptions = { slots: 4, showsSlots: true, showsMetrics: true, showsPage: true };
+export const llamaDefaults: LlamaOptions = {
+  slots: 4,
+  ignoreEos: false,
+  showsSlots: true,
+  showsMetrics: true,
+  showsPage: true,
+};

@@ -59,6 +59,12 @@ export const chatRequest = z.looseObject({
     .optional(),
   reasoning_effort: z.union([z.string(), z.int()]).optional(),
   ignore_eos: z.boolean().optional(),
+  continue_final_message: z
+    .boolean()
+    .optional()
+    .meta({ description: "Go on with the last message, an assistant's (vLLM; as DeepSeek's prefix)" }),
+  add_generation_prompt: z.boolean().optional(),
+  verbose: z.boolean().optional().meta({ description: "The answer tells its prompt in __verbose (llama-server)" }),
   timings_per_token: z
     .boolean()
     .optional()
@@ -115,6 +121,7 @@ export const chatCompletion = z.strictObject({
     }),
   ),
   usage: chatUsage,
+  __verbose: z.strictObject({ prompt: z.string() }).optional(),
 });
 export type ChatCompletion = z.infer<typeof chatCompletion>;
 
