@@ -12,7 +12,7 @@ import { errorAnswer } from "./http/error-body.ts";
 import { HttpCall } from "./http/http-call.ts";
 import { createHttpServer, defaultHttpLimits, type HttpLimits, type TlsOptions } from "./http/http-server.ts";
 import { KeepAlive } from "./http/keep-alive.ts";
-import { checkOrigin, corsHeaders, type OriginPolicy, preflightHeaders } from "./http/origin-check.ts";
+import { checkHost, checkOrigin, corsHeaders, type OriginPolicy, preflightHeaders } from "./http/origin-check.ts";
 import { type BodyLimits, BodyReader, defaultBodyLimits } from "./http/read-body.ts";
 import { checkHeaders, requestIdOf, targetUrl } from "./http/request-target.ts";
 import { type RouteMatch, Router } from "./http/router.ts";
@@ -188,8 +188,10 @@ export class Gateway {
     const policy = this.#originPolicy();
     for (const [name, value] of Object.entries(corsHeaders(request.headers.origin, policy)))
       response.setHeader(name, value);
-    checkOrigin(request.headers, policy);
+    checkHost(request.headers, policy);
+    // A browser that finds no permission in the answer asks no further: the question itself is nothing to refuse.
     if (request.method === "OPTIONS") return this.#preflight(exchange);
+    checkOrigin(request.headers, policy);
     exchange.match = this.#router.match(request.method ?? "GET", url.pathname);
     exchange.identity = this.#identify(exchange);
     this.#checkDrain(exchange.match.route);
@@ -213,7 +215,9 @@ export class Gateway {
     const methods = this.#router.methods(path);
     if (methods === undefined) throw new HttpError(404, `There is no ${path}`, { code: "not-found" });
     const isPreflight = request.headers.origin !== undefined && response.hasHeader("access-control-allow-origin");
-    response.writeHead(204, { allow: methods.join(", "), ...(isPreflight ? preflightHeaders(methods) : {}) }).end();
+    // A real preflight gets 200: some clients take nothing else for a permission.
+    const status = request.headers["access-control-request-method"] === undefined ? 204 : 200;
+    response.writeHead(status, { allow: methods.join(", "), ...(isPreflight ? preflightHeaders(methods) : {}) }).end();
   }
 
   #identify({ request, match }: Exchange): Identity {
@@ -288,7 +292,7 @@ export class Gateway {
         },
         firstToken: (ms) => metrics.firstToken(ms),
         tokens: (count, ms) => metrics.tokens(count, ms),
-        ended: (outcome, ms) => metrics.ended(outcome, ms),
+        ended: (outcome, ms, usage) => metrics.ended(outcome, ms, usage),
       },
     });
   }

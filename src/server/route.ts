@@ -19,7 +19,7 @@ export interface Route {
   handle(call: Call, services: Services): Promise<void>;
 }
 
-export type ErrorDialect = "openai" | "anthropic" | "plain";
+export type ErrorDialect = "openai" | "anthropic" | "llama" | "plain";
 
 /** One HTTP request and the means to answer it. */
 export interface Call {

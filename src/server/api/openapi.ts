@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Route } from "../route.ts";
 import { chatChunk, chatCompletion, chatRequest, openAiError } from "./schemas/chat.ts";
 import { completion, completionChunk, completionRequest } from "./schemas/completions.ts";
-import { infillRequest, llamaCompletion, llamaCompletionRequest, llamaEvent, props } from "./schemas/llama-server.ts";
+import { infillRequest, llamaCompletion, llamaCompletionRequest, llamaEvent, props } from "./schemas/llama.ts";
 import { anthropicError, message, messagesEvent, messagesRequest, tokenCount } from "./schemas/messages.ts";
 import { anthropicModel, anthropicModelList, openAiModel, openAiModelList } from "./schemas/models.ts";
 import {
@@ -49,7 +49,7 @@ export const operations: readonly Operation[] = [
   {
     method: "post",
     path: "/v1/completions",
-    alsoAt: ["/completions", "/beta/completions"],
+    alsoAt: ["/beta/completions"],
     summary: "Continue a text, or fill the gap before a suffix",
     request: completionRequest,
     answer: completion,

@@ -4,7 +4,10 @@ import type { Route } from "../route.ts";
 import type { ApiContext } from "./api-context.ts";
 import { chatRoutes } from "./chat/chat-completions.ts";
 import { completionRoutes } from "./completions/completions.ts";
-import { llamaServerRoutes } from "./llama-server/llama-completion.ts";
+import { infillRoutes } from "./llama/infill.ts";
+import { llamaCompletionRoutes } from "./llama/llama-completion.ts";
+import { type LlamaOptions, llamaDefaults } from "./llama/llama-options.ts";
+import { serverStateRoutes } from "./llama/server-state.ts";
 import { messagesRoutes } from "./messages/messages.ts";
 import { modelRoutes } from "./models.ts";
 import { absentRoutes } from "./not-offered.ts";
@@ -22,6 +25,10 @@ export interface ApiOptions {
   readonly memory?: TurnMemory;
   /** Characters of responses that are kept for `previous_response_id`. Default: 64 Mi. */
   readonly maxStoredCharacters?: number;
+  /** Whether a model thinks where a request of OpenAI's dialects says nothing of it. Default: yes. */
+  readonly thinking?: boolean;
+  /** What the routes of llama-server tell and take as defaults. */
+  readonly llama?: Partial<LlamaOptions>;
 }
 
 export function apiRoutes(options: ApiOptions = {}): Route[] {
@@ -30,6 +37,8 @@ export function apiRoutes(options: ApiOptions = {}): Route[] {
     strictModel: options.strictModel ?? false,
     memory: options.memory ?? new BoundedTurnMemory(),
     responses: new ResponseStore(options.maxStoredCharacters),
+    llama: { ...llamaDefaults, ...options.llama },
+    thinking: options.thinking ?? true,
   };
   return [
     ...chatRoutes(context),
@@ -37,8 +46,10 @@ export function apiRoutes(options: ApiOptions = {}): Route[] {
     ...responsesRoutes(context),
     ...messagesRoutes(context),
     ...modelRoutes(context),
-    ...tokenRoutes(),
-    ...llamaServerRoutes(),
+    ...tokenRoutes(context),
+    ...llamaCompletionRoutes(context),
+    ...infillRoutes(context),
+    ...serverStateRoutes(context),
     ...absentRoutes(),
     openApiRoute(),
     {

@@ -3,24 +3,32 @@ import { renderPrompt } from "../../chat/render-prompt.ts";
 import { RequestError } from "../../errors.ts";
 import { encodeChat } from "../generation/encode-chat.ts";
 import type { Call, Route, Services } from "../route.ts";
+import type { ApiContext } from "./api-context.ts";
 import { readChatBody } from "./chat/read-chat-body.ts";
 import { readBody } from "./request-body.ts";
 import { chatRequest } from "./schemas/chat.ts";
 import { detokenizeRequest, type TokenizeAnswer, tokenizeRequest } from "./schemas/tokens.ts";
 
-export function tokenRoutes(): Route[] {
+export function tokenRoutes({ thinking }: ApiContext): Route[] {
   const route = { method: "POST", scope: "infer", errors: "openai" } as const;
   return [
-    { ...route, path: "/tokenize", handle: async (call, services) => tokenize(call, services) },
+    { ...route, path: "/tokenize", handle: async (call, services) => tokenize(call, services, thinking) },
     { ...route, path: "/detokenize", handle: async (call, services) => detokenize(call, services) },
-    { ...route, path: "/apply-template", handle: async (call, services) => applyTemplate(call, services) },
+    ...["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"].map(
+      (path): Route => ({
+        ...route,
+        path,
+        handle: async (call, services) => countChatTokens(call, services, thinking),
+      }),
+    ),
+    { ...route, path: "/apply-template", handle: async (call, services) => applyTemplate(call, services, thinking) },
   ];
 }
 
-function tokenize(call: Call, services: Services): void {
+function tokenize(call: Call, services: Services, thinks: boolean): void {
   const { value: body } = readBody(tokenizeRequest, call.body);
   const { tokenizer } = services;
-  const ids = body.messages === undefined ? textTokens(body, services) : chatTokens(call, services);
+  const ids = body.messages === undefined ? textTokens(body, services) : chatTokens(call, services, thinks);
   const answer: TokenizeAnswer = {
     tokens: body.with_pieces ? ids.map((id) => ({ id, piece: pieceOf(id, services) })) : [...ids],
     count: ids.length,
@@ -39,13 +47,19 @@ function textTokens(body: ReturnType<(typeof tokenizeRequest)["parse"]>, service
       hint: "Give content, prompt or messages",
     });
   const info = services.requireInfo();
-  const begins = body.add_special ?? body.add_special_tokens ?? false;
   const ids = services.tokenizer.encode(text, { special: body.parse_special ?? true });
+  // As with raw prompts: a begin-of-sequence token only for a model whose tokenizer puts one.
+  const begins = info.addsBeginOfSequence && (body.add_special ?? body.add_special_tokens ?? false);
   return begins ? [info.bosTokenId, ...ids] : ids;
 }
 
-function chatTokens(call: Call, services: Services): readonly number[] {
-  return encodeChat(readChatBody(readBody(chatRequest, call.body)).chat, services).tokenIds;
+function chatTokens(call: Call, services: Services, thinks: boolean): readonly number[] {
+  return encodeChat(readChatBody(readBody(chatRequest, call.body), thinks).chat, services).tokenIds;
+}
+
+/** How long the prompt of a conversation is: POST /v1/chat/completions/input_tokens. */
+function countChatTokens(call: Call, services: Services, thinks: boolean): void {
+  call.json(200, { input_tokens: chatTokens(call, services, thinks).length });
 }
 
 /** The text of a token, or its bytes where they are no text. */
@@ -61,7 +75,7 @@ function detokenize(call: Call, { tokenizer }: Services): void {
   call.json(200, { content: text, prompt: text });
 }
 
-function applyTemplate(call: Call, services: Services): void {
-  const { chat } = readChatBody(readBody(chatRequest, call.body));
+function applyTemplate(call: Call, services: Services, thinks: boolean): void {
+  const { chat } = readChatBody(readBody(chatRequest, call.body), thinks);
   call.json(200, { prompt: renderPrompt(chat, services.dialect).text });
 }

@@ -22,6 +22,8 @@ export function fitContext(
 }
 
 function overflowMessage(promptTokens: number, contextLength: number, dialect: ErrorDialect): string {
+  if (dialect === "llama")
+    return `The request of ${promptTokens} tokens exceeds the available context size (${contextLength} tokens)`;
   if (dialect === "anthropic") return `prompt is too long: ${promptTokens} tokens > ${contextLength - 1} maximum`;
   return `This model's maximum context length is ${contextLength} tokens. However, your messages resulted in ${promptTokens} tokens. Please reduce the length of the messages.`;
 }

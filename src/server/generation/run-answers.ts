@@ -2,7 +2,13 @@
  * Answers of an engine, several at once: submits requests, reads their tokens, tells a listener what came of it, and cancels
  * what is not needed any more. Each request ends once: by the engine, a stop string, an error or the client.
  */
-import type { EngineEvent, EngineFailure, EngineRequest, TokenLogprob } from "../../engine/batching/engine-port.ts";
+import type {
+  EngineEvent,
+  EngineFailure,
+  EngineRequest,
+  EngineUsage,
+  TokenLogprob,
+} from "../../engine/batching/engine-port.ts";
 import type { SamplingOptions } from "../../engine/sampling/sampling-options.ts";
 import { resolveSamplingOptions } from "../../engine/sampling/sampling-options.ts";
 import { HttpError } from "../http-error.ts";
@@ -25,8 +31,20 @@ export interface AnswerListener {
   /** Every request that left the queue. */
   started?(index: number, cachedTokens: number): void;
   promptLogprobs?(index: number, logprobs: readonly TokenLogprob[]): void;
+  /** Tokens of the prompt that are computed so far. */
+  prefill?(index: number, done: number, total: number): void;
+  /** Each token by itself, before the deltas of all that came with it. "enough" ends the answer here, as too long. */
+  token?(index: number, token: AnswerToken): "enough" | undefined;
   deltas(index: number, deltas: readonly AnswerDelta[]): void;
-  end(index: number, result: AnswerResult): void;
+  /** `usage` is the engine's; undefined for an answer that ended here, at a stop string. */
+  end(index: number, result: AnswerResult, usage: EngineUsage | undefined): void;
+}
+
+export interface AnswerToken {
+  readonly id: number;
+  readonly logprob: TokenLogprob | undefined;
+  /** What it and those before it made certain. */
+  readonly deltas: readonly AnswerDelta[];
 }
 
 export interface AnswerUsage {
@@ -145,6 +163,7 @@ class Run {
         this.#listener.started?.(this.#index, event.cachedTokens);
         break;
       case "prefill":
+        this.#listener.prefill?.(this.#index, event.done, event.total);
         break;
       case "promptLogprobs":
         this.#listener.promptLogprobs?.(this.#index, event.logprobs);
@@ -158,7 +177,7 @@ class Run {
           this.#fail(
             new HttpError(503, "The engine cancelled the request", { code: "cancelled", retryAfterSeconds: 1 }),
           );
-        else this.#end(event.finish);
+        else this.#end(event.finish, event.usage);
         break;
       case "error":
         this.#cancel = undefined;
@@ -171,14 +190,20 @@ class Run {
 
   #tokens(ids: readonly number[], logprobs: readonly TokenLogprob[] | undefined): void {
     const deltas: AnswerDelta[] = [];
-    ids.forEach((id, i) => {
-      for (const delta of this.#reader.push(id, logprobs?.[i])) append(deltas, delta);
-    });
+    let isEnough = false;
+    for (const [i, id] of ids.entries()) {
+      if (this.#reader.isDone || isEnough) break;
+      const logprob = logprobs?.[i];
+      const own = this.#reader.push(id, logprob);
+      isEnough = this.#listener.token?.(this.#index, { id, logprob, deltas: own }) === "enough";
+      for (const delta of own) append(deltas, delta);
+    }
     if (deltas.length > 0) this.#listener.deltas(this.#index, deltas);
     if (this.#reader.isDone) this.#end("stop");
+    else if (isEnough) this.#end("length");
   }
 
-  #end(finish: "stop" | "length"): void {
+  #end(finish: "stop" | "length", usage?: EngineUsage): void {
     if (this.#isOver) return;
     this.#isOver = true;
     const deltas = this.#reader.end(finish);
@@ -186,7 +211,7 @@ class Run {
     const { result } = this.#reader;
     this.generatedTokens = result.generatedTokens;
     this.reasoningTokens = result.reasoningTokens;
-    this.#listener.end(this.#index, result);
+    this.#listener.end(this.#index, result, usage);
     this.#stopEngine(result.generatedTokens);
     this.#settled.resolve();
   }

@@ -59,6 +59,8 @@ function bodyOf(description: Description, dialect: ErrorDialect, requestId: stri
       return { error: openaiError(description) };
     case "anthropic":
       return { type: "error", error: anthropicError(description), request_id: requestId };
+    case "llama":
+      return { error: llamaError(description) };
     case "plain":
       return { error: { code: description.code, message: description.message } };
     default:
@@ -84,6 +86,16 @@ function anthropicError({ status, code, message }: Description) {
   return { type, message: `prompt is too long: ${lengths.found} tokens > ${lengths.maximum} maximum` };
 }
 
+/** llama-server's: `code` is the status; a prompt that is too long tells both lengths in fields. */
+function llamaError({ status, code, message }: Description) {
+  if (code === tooLong) {
+    const { found, maximum } = tokenCounts(message) ?? { found: 0, maximum: 0 };
+    return { code: status, message, type: "exceed_context_size_error", n_prompt_tokens: found, n_ctx: maximum };
+  }
+  const type = llamaTypes[status] ?? (status < 500 ? "invalid_request_error" : "server_error");
+  return { code: status, message, type };
+}
+
 const tooLong = "context_length_exceeded";
 
 /** "The prompt has 70 tokens and needs room for 8 more, the context only 64": what is needed, and what there is. */
@@ -101,6 +113,14 @@ const openaiTypes: Readonly<Record<number, string>> = {
 
 /** Codes that OpenAI's clients know for these states. */
 const openaiCodes: Readonly<Record<number, string>> = { 401: "invalid_api_key", 429: "rate_limit_exceeded" };
+
+const llamaTypes: Readonly<Record<number, string>> = {
+  401: "authentication_error",
+  403: "permission_error",
+  404: "not_found_error",
+  501: "not_supported_error",
+  503: "unavailable_error",
+};
 
 const anthropicTypes: Readonly<Record<number, string>> = {
   401: "authentication_error",

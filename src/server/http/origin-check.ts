@@ -8,7 +8,7 @@ import { hostname } from "node:os";
 import { HttpError } from "../http-error.ts";
 
 export interface OriginPolicy {
-  /** Origins that browsers may call from: "https://app.example"; "*" is any. */
+  /** Origins that browsers may call from: "https://app.example"; "localhost" is any port of this machine, "*" is any. */
   readonly origins: readonly string[];
   /** Names that Host may have beside those of this machine. */
   readonly hosts: readonly string[];
@@ -20,14 +20,18 @@ export interface OriginPolicy {
   readonly isLoopback: boolean;
 }
 
-/** Throws an HttpError (403) for a Host or Origin that is not ours. */
-export function checkOrigin({ host, origin }: IncomingHttpHeaders, policy: OriginPolicy): void {
+/** Throws an HttpError (403) for a Host that is not ours. */
+export function checkHost({ host }: IncomingHttpHeaders, policy: OriginPolicy): void {
   if (!policy.isUnixSocket && !isHostAllowed(host ?? "", policy)) {
     throw new HttpError(403, `This server does not answer to the host name ${JSON.stringify(host ?? "")}`, {
       code: "host-not-allowed",
       hint: "Name it with --allow-host",
     });
   }
+}
+
+/** Throws an HttpError (403) for an Origin that is not ours. */
+export function checkOrigin({ host, origin }: IncomingHttpHeaders, policy: OriginPolicy): void {
   if (origin === undefined || isSameOrigin(origin, host) || isListed(origin, policy)) return;
   throw new HttpError(403, `Pages of ${JSON.stringify(origin)} may not call this server`, {
     code: "origin-not-allowed",
@@ -83,5 +87,13 @@ function isSameOrigin(origin: string, host: string | undefined): boolean {
 }
 
 function isListed(origin: string, { origins }: OriginPolicy): boolean {
-  return origins.includes("*") || origins.includes(origin);
+  return (
+    origins.includes("*") || origins.includes(origin) || (origins.includes("localhost") && isOfThisMachine(origin))
+  );
+}
+
+/** A development server on whatever port it found free. */
+function isOfThisMachine(origin: string): boolean {
+  const [, authority] = /^https?:\/\/([^/]+)$/.exec(origin) ?? [];
+  return authority !== undefined && isLoopbackName(nameOf(authority));
 }

@@ -9,6 +9,7 @@ import type {
   EnginePort,
   EngineRequest,
   EngineStatus,
+  EngineUsage,
 } from "../../engine/batching/engine-port.ts";
 
 export interface TimeLimits {
@@ -24,7 +25,8 @@ export interface RequestObserver {
   started(queueMs: number): void;
   firstToken(sinceSubmitMs: number): void;
   tokens(count: number, sinceLastMs: number): void;
-  ended(outcome: string, totalMs: number): void;
+  /** `usage`: the engine's, of a request that it ended itself. */
+  ended(outcome: string, totalMs: number, usage?: EngineUsage): void;
 }
 
 export interface CallEngineParts {
@@ -124,7 +126,7 @@ class TrackedRequest {
         this.#measureTokens(event.ids.length, sinceSubmit);
         return;
       case "end":
-        this.#finish(event.finish, sinceSubmit);
+        this.#finish(event.finish, sinceSubmit, event.usage);
         return;
       case "error":
         this.#finish(event.error.code, sinceSubmit);
@@ -147,11 +149,11 @@ class TrackedRequest {
     this.#lastTokenMs = sinceSubmit;
   }
 
-  #finish(outcome: string, sinceSubmit: number): void {
+  #finish(outcome: string, sinceSubmit: number, usage?: EngineUsage): void {
     this.#isOver = true;
     this.#stopDeadline();
     this.#onOver();
-    this.#parts.observer.ended(outcome, sinceSubmit);
+    this.#parts.observer.ended(outcome, sinceSubmit, usage);
   }
 
   #follow(ms: number, where: string): void {

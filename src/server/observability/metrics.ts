@@ -1,11 +1,12 @@
 /**
- * What Prometheus reads: our own names, those of OpenTelemetry for generative AI, and the few of vLLM that dashboards and
- * autoscalers ask for. Histograms are seconds.
+ * What Prometheus reads: our own names, those of OpenTelemetry for generative AI, and those of vLLM and llama-server that dashboards
+ * and autoscalers ask for. Histograms are seconds.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { EnginePort } from "../../engine/batching/engine-port.ts";
+import type { EnginePort, EngineUsage } from "../../engine/batching/engine-port.ts";
 import type { RequestObserver } from "../limits/call-engine.ts";
+import { LlamaMetrics } from "./llama-metrics.ts";
 
 const longBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 const tokenBuckets = [0.005, 0.01, 0.02, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5];
@@ -61,9 +62,12 @@ export class Metrics implements RequestObserver, Disposable {
     tokenBuckets,
   );
 
+  readonly #llama: LlamaMetrics;
+
   constructor(engine: EnginePort, numbers: { streams(): number; engineRestarts(): number; isReady(): boolean }) {
     this.#eventLoop.enable();
     this.#engineMetrics(engine);
+    this.#llama = new LlamaMetrics(engine, this.#registry);
     this.#gauge("freehold_open_streams", "Streams that are open", numbers.streams);
     this.#gauge("freehold_ready", "1 when /readyz says so", () => (numbers.isReady() ? 1 : 0));
     this.#total("freehold_engine_restarts_total", "Times that the engine was lost", numbers.engineRestarts);
@@ -107,7 +111,8 @@ export class Metrics implements RequestObserver, Disposable {
     this.#genAiPerToken.observe(sinceLastMs / 1000);
   }
 
-  ended(outcome: string, totalMs: number): void {
+  ended(outcome: string, totalMs: number, usage?: EngineUsage): void {
+    if (usage !== undefined) this.#llama.ended(usage);
     this.#outcomes.inc({ outcome });
     this.#duration.observe(totalMs / 1000);
     this.#genAiDuration.observe(totalMs / 1000);

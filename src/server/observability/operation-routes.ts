@@ -21,12 +21,17 @@ export function operationRoutes(parts: OperationParts): readonly Route[] {
     { ...open, path: "/readyz", handle: async (call) => answerProbe(call, parts.readiness()) },
     { ...open, path: "/startupz", handle: async (call, services) => answerStartup(call, services) },
     { ...open, path: "/health", handle: async (call) => answerHealth(call, parts.readiness()) },
+    { ...open, path: "/v1/health", handle: async (call) => answerHealth(call, parts.readiness()) },
     { ...open, path: "/", handle: async (call) => answerPage(call) },
     { ...admin, path: "/status.json", handle: async (call, services) => answerStatus(call, services, parts) },
     {
       ...admin,
       path: "/metrics",
-      handle: async (call) => call.text(200, await parts.metrics.text(), parts.metrics.contentType),
+      handle: async (call) =>
+        call.text(200, await parts.metrics.text(), parts.metrics.contentType, {
+          // As llama-server tells it: a counter that fell was started anew.
+          "process-start-time-unix": String(Math.floor(performance.timeOrigin / 1000)),
+        }),
     },
   ];
 }

@@ -7,8 +7,9 @@ import { runAnswers } from "../../generation/run-answers.ts";
 import type { Call, Route, Services } from "../../route.ts";
 import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
 import type { ApiContext } from "../api-context.ts";
+import { TimingClock } from "../llama/llama-timings.ts";
 import { readBody } from "../request-body.ts";
-import { chatRequest } from "../schemas/chat.ts";
+import { type ChatBody, chatRequest } from "../schemas/chat.ts";
 import { servedModel } from "../served-model.ts";
 import { type AnswerHead, ChatEncoder, type ChoiceTokens } from "./chat-encoder.ts";
 import { readChatBody } from "./read-chat-body.ts";
@@ -27,14 +28,13 @@ export function chatRoutes(context: ApiContext): Route[] {
 async function answerChat(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = readBody(chatRequest, call.body);
   const model = servedModel(body.value.model, services, context);
-  const { chat, options } = readChatBody(body);
+  const { chat, options } = readChatBody(body, context.thinking);
   const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
   const encoder = new ChatEncoder(answerHead("chatcmpl", model, call, services), options.logprobs !== undefined);
   const keep = (request: ChatRequest, result: AnswerResult) =>
     rememberTurn(context.memory, call.namespace, request, result);
-  if (body.value.stream)
-    await streamChat(call, services, prepared, encoder, body.value.stream_options?.include_usage ?? false, keep);
-  else await completeChat(call, services, prepared, encoder, keep);
+  if (body.value.stream) await streamChat(call, services, prepared, encoder, body.value, keep);
+  else await completeChat(call, services, prepared, encoder, body.value, keep);
 }
 
 export function answerHead(prefix: string, model: string, call: Call, { now, version }: Services): AnswerHead {
@@ -42,7 +42,7 @@ export function answerHead(prefix: string, model: string, call: Call, { now, ver
     id: `${prefix}-${call.requestId}`,
     created: Math.floor(now()),
     model,
-    system_fingerprint: `fp_freehold_${version}`,
+    system_fingerprint: `build_freehold_${version}`,
   };
 }
 
@@ -53,6 +53,7 @@ async function completeChat(
   services: Services,
   { request, jobs }: PreparedChat,
   encoder: ChatEncoder,
+  { verbose }: ChatBody,
   keep: Keep,
 ): Promise<void> {
   const results: AnswerResult[] = [];
@@ -69,7 +70,8 @@ async function completeChat(
       keep(request, result);
     },
   });
-  call.json(200, encoder.whole(results, tokens, usage));
+  const prompt = verbose ? { __verbose: { prompt: services.tokenizer.decode(jobs[0]!.tokenIds) } } : {};
+  call.json(200, { ...encoder.whole(results, tokens, usage), ...prompt });
 }
 
 async function streamChat(
@@ -77,7 +79,7 @@ async function streamChat(
   services: Services,
   { request, jobs }: PreparedChat,
   encoder: ChatEncoder,
-  includesUsage: boolean,
+  body: ChatBody,
   keep: Keep,
 ): Promise<void> {
   const stream = new AnswerStream(call);
@@ -87,12 +89,30 @@ async function streamChat(
     opened.add(index);
     stream.send(encoder.open(index));
   };
+  const clock = new TimingClock(jobs[0]!.tokenIds.length, () => performance.now());
+  const sendProgress = (index: number) => {
+    const progress = index === 0 && body.return_progress ? clock.newProgress() : undefined;
+    if (progress !== undefined) stream.send(encoder.progress(index, progress));
+  };
   const gatherer = new DeltaGatherer(stream, (index, deltas) => {
     for (const delta of deltas) stream.send(encoder.delta(index, delta));
   });
   const answer = async () => {
     const usage = await runAnswers(call, services, jobs, {
-      started: open,
+      started(index, cachedTokens) {
+        open(index);
+        if (index === 0) clock.started(cachedTokens);
+        sendProgress(index);
+      },
+      prefill(index, done) {
+        if (index === 0) clock.prefilled(done);
+        sendProgress(index);
+      },
+      token(index) {
+        if (index === 0) clock.token();
+        sendProgress(index);
+        return undefined;
+      },
       deltas(index, deltas) {
         open(index);
         gatherer.push(index, deltas);
@@ -104,7 +124,8 @@ async function streamChat(
         keep(request, result);
       },
     });
-    if (includesUsage) stream.send(encoder.usage(usage));
+    const timings = body.timings_per_token ? { timings: { ...clock.timings } } : {};
+    if (body.stream_options?.include_usage) stream.send({ ...encoder.usage(usage), ...timings });
     stream.sendDone();
   };
   await stream.run(answer, ({ code, message }) => {

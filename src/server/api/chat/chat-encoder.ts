@@ -24,9 +24,9 @@ export class ChatEncoder {
     this.#hasLogprobs = hasLogprobs;
   }
 
-  /** The first chunk of a choice. */
+  /** The first chunk of a choice. That it has no text yet is said with null, as DeepSeek and llama-server do. */
   open(index: number): ChatChunk {
-    return this.#chunk(index, { role: "assistant", content: "" }, null, null);
+    return this.#chunk(index, { role: "assistant", content: null }, null, null);
   }
 
   delta(index: number, delta: AnswerDelta): ChatChunk {
@@ -56,6 +56,11 @@ export class ChatEncoder {
   /** The last chunk, where usage was asked for. */
   usage(usage: AnswerUsage): ChatChunk {
     return { ...this.#head, object: "chat.completion.chunk", choices: [], usage: openAiUsage(usage) };
+  }
+
+  /** How far the prompt of a choice is computed. */
+  progress(index: number, prompt_progress: NonNullable<ChatChunk["prompt_progress"]>): ChatChunk {
+    return { ...this.#chunk(index, {}, null, null), prompt_progress };
   }
 
   whole(results: readonly AnswerResult[], tokens: readonly ChoiceTokens[], usage: AnswerUsage): ChatCompletion {

@@ -43,6 +43,14 @@ export const chatParameters = {
   prompt_cache_retention: "ignored",
   verbosity: "ignored",
 
+  continue_final_message: "honoured",
+  add_generation_prompt: "honoured",
+  verbose: "honoured",
+  timings_per_token: "honoured",
+  return_progress: "honoured",
+
+  grammar: { refused: "Answers that follow a grammar are not offered yet", unless: ['""'] },
+  json_schema: { refused: "Answers that follow a schema are not offered yet; describe the JSON in the messages" },
   audio: { refused: "This model answers in text" },
   modalities: { refused: "This model answers in text", unless: ['["text"]'] },
   moderation: { refused: "Answers are not moderated here" },

@@ -10,7 +10,11 @@ import { chatParameters } from "./chat-parameters.ts";
 
 const conversationFields = ["messages", "tools", "tool_choice", "response_format", "stop", "reasoning_effort"];
 
-export function readChatBody({ value, json }: RequestBody<ChatBody>): { chat: ChatRequest; options: AnswerOptions } {
+/** `thinks`: whether a model thinks where the request says nothing of it. */
+export function readChatBody(
+  { value, json }: RequestBody<ChatBody>,
+  thinks: boolean,
+): { chat: ChatRequest; options: AnswerOptions } {
   refuseUnsupported(json, chatParameters);
   if (value.response_format?.type === "json_schema") {
     throw new RequestError("Answers that follow a schema are not offered yet", {
@@ -27,9 +31,9 @@ export function readChatBody({ value, json }: RequestBody<ChatBody>): { chat: Ch
     });
   }
   const picked = json.entries.filter(([key]) => conversationFields.includes(key));
-  const chat = parseChatRequest(new JsonObject([...picked, ...thinkingEntry(value, json)]));
+  const chat = parseChatRequest(new JsonObject([...picked, ...thinkingEntry(value, json, thinks)]));
   return {
-    chat,
+    chat: value.continue_final_message ? continued(chat, value) : chat,
     options: {
       sampling: readSampling(value),
       maxTokens: value.max_completion_tokens ?? value.max_tokens,
@@ -41,11 +45,24 @@ export function readChatBody({ value, json }: RequestBody<ChatBody>): { chat: Ch
   };
 }
 
+/** vLLM's and Transformers' word for DeepSeek's `prefix`. */
+function continued(chat: ChatRequest, { add_generation_prompt }: ChatBody): ChatRequest {
+  const last = chat.messages.at(-1)!;
+  if (add_generation_prompt || last.role !== "assistant") {
+    throw new RequestError("The last message cannot be continued", {
+      code: "request",
+      where: "continue_final_message",
+      hint: "It must be an assistant's, and add_generation_prompt must not be true",
+    });
+  }
+  return { ...chat, messages: [...chat.messages.slice(0, -1), { ...last, isPrefix: true }] };
+}
+
 /**
  * DeepSeek's `thinking`, Qwen's `enable_thinking` or a template's switch. A client that says nothing of thinking and requires
  * a call gets none: DeepSeek refuses the two together, OpenAI's clients cannot know that.
  */
-function thinkingEntry(value: ChatBody, json: JsonObject): [string, Json][] {
+function thinkingEntry(value: ChatBody, json: JsonObject, thinks: boolean): [string, Json][] {
   const named = json.get("thinking");
   if (named !== undefined) return [["thinking", named]];
   const template = value.chat_template_kwargs;
@@ -53,5 +70,5 @@ function thinkingEntry(value: ChatBody, json: JsonObject): [string, Json][] {
   if (asked !== undefined && asked !== null) return [["thinking", asked]];
   const { tool_choice: choice } = value;
   const requiresCall = choice === "required" || typeof choice === "object";
-  return requiresCall && value.reasoning_effort === undefined ? [["thinking", false]] : [];
+  return (requiresCall || !thinks) && value.reasoning_effort === undefined ? [["thinking", false]] : [];
 }

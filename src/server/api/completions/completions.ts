@@ -44,7 +44,8 @@ export const completionParameters = {
 const defaultMaxTokens = { text: 16, gap: 256 };
 
 export function completionRoutes(context: ApiContext): Route[] {
-  return ["/v1/completions", "/completions", "/beta/completions", "/beta/v1/completions"].map((path) => ({
+  // "/completions" without a version is llama-server's.
+  return ["/v1/completions", "/beta/completions", "/beta/v1/completions"].map((path) => ({
     method: "POST",
     path,
     scope: "infer",
@@ -59,7 +60,7 @@ async function answerCompletion(call: Call, services: Services, context: ApiCont
   refuseUnsupported(json, completionParameters);
   const head = { ...answerHead("cmpl", model, call, services), object: "text_completion" as const };
   const prompts = completionPrompts(body, services.requireInfo(), services.tokenizer);
-  const jobs = prompts.flatMap((prompt) => promptJobs(prompt, body, services));
+  const jobs = prompts.flatMap((prompt) => promptJobs(prompt, body, services, context));
   const choices = jobs.map((_, index) => {
     const prompt = prompts[Math.floor(index / (body.n ?? 1))]!;
     return new CompletionChoice(index, prompt, body, services.tokenizer);
@@ -76,7 +77,12 @@ async function answerCompletion(call: Call, services: Services, context: ApiCont
   call.json(200, { ...head, choices: choices.map((choice) => choice.whole()), usage: openAiUsage(told(usage, body)) });
 }
 
-function promptJobs({ tokenIds }: CompletionPrompt, body: CompletionBody, services: Services): AnswerJob[] {
+function promptJobs(
+  { tokenIds }: CompletionPrompt,
+  body: CompletionBody,
+  services: Services,
+  { llama }: ApiContext,
+): AnswerJob[] {
   const info = services.requireInfo();
   const asked =
     body.max_tokens ?? info.defaults.maxTokens ?? (body.suffix ? defaultMaxTokens.gap : defaultMaxTokens.text);
@@ -87,7 +93,7 @@ function promptJobs({ tokenIds }: CompletionPrompt, body: CompletionBody, servic
     plan: {
       parse: undefined,
       stop: body.stop === undefined ? [] : [body.stop].flat(),
-      stopTokenIds: stopTokens(info, { ignoreEos: body.ignore_eos ?? false }),
+      stopTokenIds: stopTokens(info, { ignoreEos: body.ignore_eos ?? llama.ignoreEos }),
       toolNames: new Set<string>(),
       maxCalls: 0,
       opened: [],

@@ -29,10 +29,12 @@ export interface EarlierItems {
   item(id: string): Json | undefined;
 }
 
+/** `thinks`: whether a model thinks where nothing is said of it. */
 export function readResponsesBody(
   { value, json }: RequestBody<ResponsesBody>,
   earlier: EarlierItems,
   { dialect: dialectName }: Pick<Services, "dialect">,
+  thinks: boolean,
 ): ReadResponses {
   refuseUnsupported(json, responsesParameters);
   const dialect = dialects[dialectName];
@@ -49,7 +51,7 @@ export function readResponsesBody(
   const chat: ChatRequest = {
     messages: [...system, ...foldItems([...earlier.history, ...input], dialect)],
     tools,
-    thinking: readThinking(value, toolChoice),
+    thinking: readThinking(value, toolChoice, thinks),
     effort: readEffort(value),
     toolChoice,
     responseFormat: readFormat(value),
@@ -117,10 +119,10 @@ function readToolChoice(
 }
 
 /** On unless the effort is none; a client that requires a call and says nothing of reasoning gets none. */
-function readThinking({ reasoning }: ResponsesBody, choice: ToolChoice): boolean {
+function readThinking({ reasoning }: ResponsesBody, choice: ToolChoice, thinks: boolean): boolean {
   const requiresCall = choice === "required" || typeof choice === "object";
   const effort = reasoning?.effort ?? undefined;
-  return effort === undefined ? !requiresCall : effort !== "none";
+  return effort === undefined ? thinks && !requiresCall : effort !== "none";
 }
 
 function readEffort({ reasoning }: ResponsesBody): Effort {

@@ -38,7 +38,7 @@ async function answerResponse(call: Call, services: Services, context: ApiContex
     history: earlierItems(value.previous_response_id, call, context),
     item: (id: string) => context.responses.item(call.namespace, id),
   };
-  const { chat, options, tools, input } = readResponsesBody(body, earlier, services);
+  const { chat, options, tools, input } = readResponsesBody(body, earlier, services, context.thinking);
   const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
   const encoder = new ResponsesEncoder(baseResponse(body, model, call, services), {
     requestId: call.requestId,

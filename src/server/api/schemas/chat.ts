@@ -59,6 +59,17 @@ export const chatRequest = z.looseObject({
     .optional(),
   reasoning_effort: z.union([z.string(), z.int()]).optional(),
   ignore_eos: z.boolean().optional(),
+  continue_final_message: z
+    .boolean()
+    .optional()
+    .meta({ description: "Go on with the last message, an assistant's (vLLM; as DeepSeek's prefix)" }),
+  add_generation_prompt: z.boolean().optional(),
+  verbose: z.boolean().optional().meta({ description: "The answer tells its prompt in __verbose (llama-server)" }),
+  timings_per_token: z
+    .boolean()
+    .optional()
+    .meta({ description: "The last chunk of a stream tells times (llama-server)" }),
+  return_progress: z.boolean().optional().meta({ description: "A stream tells how far the prompt is (llama-server)" }),
   ...samplingFields,
 });
 export type ChatBody = z.infer<typeof chatRequest>;
@@ -110,6 +121,7 @@ export const chatCompletion = z.strictObject({
     }),
   ),
   usage: chatUsage,
+  __verbose: z.strictObject({ prompt: z.string() }).optional(),
 });
 export type ChatCompletion = z.infer<typeof chatCompletion>;
 
@@ -139,6 +151,10 @@ export const chatChunk = z.strictObject({
     }),
   ),
   usage: chatUsage.nullable().optional(),
+  timings: z.record(z.string(), z.number()).optional(),
+  prompt_progress: z
+    .strictObject({ total: z.int(), cache: z.int(), processed: z.int(), time_ms: z.number() })
+    .optional(),
 });
 export type ChatChunk = z.infer<typeof chatChunk>;
 
