@@ -35,11 +35,16 @@ typedef struct {
 
 enum { STRETCH = 512 }; /* columns of a panel: a multiple of 256 (Q4_K, Q6_K) and of 128 (FP8) */
 
+enum { SUMS_KEPT = 8 };
+
 typedef struct {
   i32 bytes[STRETCH / 4][TILE] __attribute__((aligned(64)));
   float scales[STRETCH / 16][TILE] __attribute__((aligned(64)));
   float minima[STRETCH / BLOCK][TILE] __attribute__((aligned(64)));
-  float floats[STRETCH][TILE] __attribute__((aligned(64)));
+  union {
+    float floats[STRETCH][TILE] __attribute__((aligned(64)));
+    i32 sums[SUMS_KEPT][TILE][TILE]; /* of the products in tile registers, during which there are no floats */
+  };
 } Panel;
 
 static inline int is_block_format(i64 format) { return format >= Q8_0; }

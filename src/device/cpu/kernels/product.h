@@ -10,17 +10,33 @@
 #pragma once
 #include "panel.h"
 
-/* The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). Row i is index[i], or i. */
+/*
+ * The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). The latter lie as they are multiplied: row by row,
+ * or TOGETHER rows next to each other, block by block, where there are many. Row i is index[i], or first_row + i.
+ */
 typedef struct {
-  const float* floats;
-  const i8* bytes;    /* [row][stride], -127..127 */
-  const float* scales; /* [row][stride / 32] */
-  const i32* sums;    /* [row][stride / 16], of the bytes */
-  i64 stride, offset; /* in columns */
-  const i32* index;
+  const float* floats; /* [row][stride] */
+  const i8* bytes;     /* [row / together][block][row % together][BLOCK], -127..127 */
+  const float* scales; /* [row / together][block][row % together] */
+  const i32* sums;     /* [row / together][block][half][row % together], of the bytes */
+  i64 stride;          /* columns of a row */
+  i64 together;        /* 1 or TOGETHER */
+  i64 first_row, first_column;
+  const i32* index; /* or 0; only for rows that lie alone */
 } Activations;
 
-static inline i64 activation_row(const Activations* x, i64 t) { return (x->index ? x->index[t] : t) * x->stride + x->offset; }
+enum { TOGETHER = 16 };
+
+static inline i64 activation_row(const Activations* x, i64 t) { return x->index ? x->index[t] : x->first_row + t; }
+static inline const float* floats_of(const Activations* x, i64 t) { return x->floats + activation_row(x, t) * x->stride + x->first_column; }
+
+/* The number of a row's block among all blocks. */
+static inline i64 block_of(const Activations* x, i64 row, i64 column) {
+  const i64 blocks = x->stride / BLOCK, b = (x->first_column + column) / BLOCK;
+  return x->together == 1 ? row * blocks + b : row / TOGETHER * TOGETHER * blocks + b * TOGETHER + row % TOGETHER;
+}
+/* And where its two sums begin; the second follows `together` further on. */
+static inline i64 sums_of(const Activations* x, i64 block) { return x->together == 1 ? 2 * block : 2 * block - block % TOGETHER; }
 
 /* Tokens that are multiplied together: as many as registers allow. */
 #if LANES == 16
@@ -41,16 +57,18 @@ typedef struct {
   i32 zero;
 } Kind;
 
-static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const Panel* p, i64 first, i64 count,
-                                                                  const Activations* x, i64 t0, float (*acc)[TILE]) {
+/* T tokens; `together` as in Activations. */
+static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const int together, const Panel* p, i64 first,
+                                                                  i64 count, const Activations* x, i64 t0, float (*acc)[TILE]) {
   const i8* bytes[T];
   const float* scales[T];
   const i32* sums[T];
+  const i64 first_block = block_of(x, activation_row(x, t0), first);
   UNROLL for (int t = 0; t < T; t++) {
-    const i64 row = activation_row(x, t0 + t) + first;
-    bytes[t] = x->bytes + row;
-    scales[t] = x->scales + row / BLOCK;
-    sums[t] = x->sums + row / 16;
+    const i64 block = together == 1 ? block_of(x, activation_row(x, t0 + t), first) : first_block + t;
+    bytes[t] = x->bytes + BLOCK * block;
+    scales[t] = x->scales + block;
+    sums[t] = x->sums + (together == 1 ? 2 * block : sums_of(x, first_block) + t);
   }
   for (int v = 0; v < TILE; v += LANES) {
     vf total[T];
@@ -60,22 +78,23 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
         const int dwords = kind.group / 4;
         vi sum[T];
         UNROLL for (int t = 0; t < T; t++) {
-          const i32 of_group = kind.group == 16 ? sums[t][2 * b + half] : sums[t][2 * b] + sums[t][2 * b + 1];
+          const i32* both = sums[t] + 2 * b * together;
+          const i32 of_group = kind.group == 16 ? both[half * together] : both[0] + both[together];
           sum[t] = vi_of(-kind.zero * of_group);
         }
         UNROLL for (int j = 0; j < dwords; j++) {
           const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
           UNROLL for (int t = 0; t < T; t++) {
-            const i32 four = *(const i32*)(bytes[t] + BLOCK * b + kind.group * half + 4 * j);
+            const i32 four = *(const i32*)(bytes[t] + BLOCK * together * b + kind.group * half + 4 * j);
             sum[t] = kind.is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
           }
         }
         const vf scale = load_vf(&p->scales[kind.group == 16 ? 2 * b + half : b][v]);
-        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b]), total[t]);
+        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b * together]), total[t]);
         if (kind.has_minima) {
           const vf minimum = load_vf(&p->minima[b][v]);
           UNROLL for (int t = 0; t < T; t++)
-            total[t] = fma_vf(minimum, vf_of(-scales[t][b] * (float)(sums[t][2 * b] + sums[t][2 * b + 1])), total[t]);
+            total[t] = fma_vf(minimum, vf_of(-scales[t][b * together] * (float)(sums[t][2 * b * together] + sums[t][(2 * b + 1) * together])), total[t]);
         }
       }
     }
@@ -83,15 +102,34 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
   }
 }
 
-static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind, const Panel* p, i64 first, i64 count,
-                                                                const Activations* x, i64 tokens, float (*acc)[TILE]) {
-  i64 t = 0;
-  for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES) bytes_of_tokens(TOKENS_OF_BYTES, kind, p, first, count, x, t, acc);
-  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, kind, p, first, count, x, t, acc);
-  if (t < tokens) bytes_of_tokens(1, kind, p, first, count, x, t, acc);
+#if defined(__AMX_INT8__)
+#include "tile-registers.h"
+#endif
+
+static inline __attribute__((always_inline)) void bytes_of_some(const Kind kind, const int together, const Panel* p, i64 first, i64 count,
+                                                                const Activations* x, i64 t, i64 tokens, float (*acc)[TILE]) {
+  for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES) bytes_of_tokens(TOKENS_OF_BYTES, kind, together, p, first, count, x, t, acc);
+  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, kind, together, p, first, count, x, t, acc);
+  if (t < tokens) bytes_of_tokens(1, kind, together, p, first, count, x, t, acc);
 }
 
-static void multiply_bytes(i64 format, const Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
+static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind, Panel* p, i64 first, i64 count, const Activations* x,
+                                                                i64 tokens, float (*acc)[TILE]) {
+  if (x->together == 1) {
+    bytes_of_some(kind, 1, p, first, count, x, 0, tokens, acc);
+    return;
+  }
+  i64 in_tiles = 0;
+#if defined(__AMX_INT8__)
+  in_tiles = tokens % TOGETHER < FEWEST_TOKENS_FOR_TILES ? tokens / TOGETHER * TOGETHER : tokens;
+#endif
+  bytes_of_some(kind, TOGETHER, p, first, count, x, in_tiles, tokens, acc);
+#if defined(__AMX_INT8__)
+  if (in_tiles > 0) bytes_in_tiles(kind, p, first, count, x, in_tiles, acc);
+#endif
+}
+
+static void multiply_bytes(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
   switch (format) {
     case Q8_0: bytes_of_kind((Kind){1, BLOCK, 0, BIAS_8}, p, first, count, x, tokens, acc); return;
     case Q4_0: bytes_of_kind((Kind){0, BLOCK, 0, 8}, p, first, count, x, tokens, acc); return;
@@ -104,7 +142,7 @@ static void multiply_bytes(i64 format, const Panel* p, i64 first, i64 count, con
 static inline __attribute__((always_inline)) void floats_of_tokens(const int T, const Panel* p, i64 first, i64 count,
                                                                    const Activations* x, i64 t0, float (*acc)[TILE]) {
   const float* rows[T];
-  UNROLL for (int t = 0; t < T; t++) rows[t] = x->floats + activation_row(x, t0 + t) + first;
+  UNROLL for (int t = 0; t < T; t++) rows[t] = floats_of(x, t0 + t) + first;
   for (int v = 0; v < TILE; v += LANES) {
     vf sum[T][4];
     UNROLL for (int t = 0; t < T; t++)
@@ -197,7 +235,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
         const i64 n = min_i64(tokens - t0, FEW_ROWS_TOKENS);
         Activations part = *x;
         if (part.index) part.index += t0;
-        else part.offset += t0 * part.stride;
+        part.first_row += t0;
         product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel);
         for (i64 t = 0; t < n; t++) acc[t0 + t][r - row] = scratch->one[t][0];
       }
@@ -211,32 +249,27 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
   return row - begin;
 }
 
-/* Columns of a row to int8 blocks: scale = greatest magnitude / 127, rounding to nearest (ties to even). */
-static void quantize_row(const float* x, i64 columns, i8* bytes, float* scales, i32* sums) {
+/* Columns of row `row` to int8 blocks: scale = greatest magnitude / 127, rounding to nearest (ties to even). */
+static void quantize_row(const float* x, i64 columns, const Activations* into, i64 row, i64 column) {
+  typedef i8 Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
   for (i64 b = 0; b < columns / BLOCK; b++) {
-    vf greatest = vf_of(0);
-    for (int c = 0; c < BLOCK; c += LANES) {
-      const vf value = load_vf(x + BLOCK * b + c);
-      greatest = max_vf(greatest, max_vf(value, -value));
-    }
-    float lane[LANES], most = 0;
-    store_vf(lane, greatest);
-    for (int i = 0; i < LANES; i++) most = lane[i] > most ? lane[i] : most;
+    const i64 block = block_of(into, row, column + b * BLOCK), sums = sums_of(into, block);
+    vi greatest = vi_of(0); /* as bits, which are in the order of the magnitudes; NaN is above all */
+    for (int c = 0; c < BLOCK; c += LANES) greatest = __builtin_elementwise_max(greatest, load_vi(x + BLOCK * b + c) & 0x7fffffff);
+    const float most = bits_to_f32((u32)__builtin_reduce_max(greatest));
     /* below 2^-120 the inverse would overflow: such a block counts as zero */
     const float scale = most > 0x1p-120f ? most / 127.0f : 0.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
     UNROLL for (int half = 0; half < 2; half++) {
-      i32 sum = 0;
-      for (int c = 16 * half; c < 16 * half + 16; c += LANES) {
+      vi sum = vi_of(0);
+      UNROLL for (int c = 16 * half; c < 16 * half + 16; c += LANES) {
         /* 1.5 * 2^23 rounds; |x / scale| <= 127.00001 rounds to 127 at most */
         const vf rounded = load_vf(x + BLOCK * b + c) * vf_of(inverse) + vf_of(12582912.0f);
         const vi value = (vi)rounded - (i32)f32_to_bits(12582912.0f);
-        for (int i = 0; i < LANES; i++) {
-          bytes[BLOCK * b + c + i] = (i8)value[i];
-          sum += value[i];
-        }
+        *(Bytes*)(into->bytes + BLOCK * block + c) = __builtin_convertvector(value, Bytes);
+        sum += value;
       }
-      sums[2 * b + half] = sum;
+      ((i32*)into->sums)[sums + half * into->together] = __builtin_reduce_add(sum);
     }
-    scales[b] = scale;
+    ((float*)into->scales)[block] = scale;
   }
 }
