@@ -57,7 +57,8 @@ static void op_linear(const Command* c, Worker* w) {
     const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
     x.first_row = t0;
     x.first_column = group * m.columns;
-    const i64 lane = product_of_tile(&m, row, end, m.data + (row + TILE) * m.row_bytes, &x, count, scratch->acc, scratch);
+    const u8* next = t0 + count == tokens ? m.data + (row + TILE) * m.row_bytes : 0;
+    const i64 lane = product_of_tile(&m, row, end, next, &x, count, scratch->acc, scratch);
     store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }
 }

@@ -41,7 +41,7 @@ static inline i64 sums_of(const Activations* x, i64 block) { return x->together 
 /* Tokens that are multiplied together: as many as registers allow. */
 #if LANES == 16
 #define TOKENS_OF_BYTES 8
-#define TOKENS_OF_FLOATS 6
+#define TOKENS_OF_FLOATS 7
 #elif defined(__aarch64__)
 #define TOKENS_OF_BYTES 8
 #define TOKENS_OF_FLOATS 6
@@ -60,9 +60,9 @@ typedef struct {
 /* T tokens; `together` as in Activations. */
 static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const int together, const Panel* p, i64 first,
                                                                   i64 count, const Activations* x, i64 t0, float (*acc)[TILE]) {
-  const i8* bytes[T];
-  const float* scales[T];
-  const i32* sums[T];
+  const i8* bytes[TOKENS_OF_BYTES];
+  const float* scales[TOKENS_OF_BYTES];
+  const i32* sums[TOKENS_OF_BYTES];
   const i64 first_block = block_of(x, activation_row(x, t0), first);
   UNROLL for (int t = 0; t < T; t++) {
     const i64 block = together == 1 ? block_of(x, activation_row(x, t0 + t), first) : first_block + t;
@@ -71,12 +71,12 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
     sums[t] = x->sums + (together == 1 ? 2 * block : sums_of(x, first_block) + t);
   }
   for (int v = 0; v < TILE; v += LANES) {
-    vf total[T];
+    vf total[TOKENS_OF_BYTES];
     UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(&acc[t0 + t][v]);
     for (i64 b = 0; b < count / BLOCK; b++) {
       for (int half = 0; half < BLOCK / kind.group; half++) { /* Q6_K: two scales a block */
         const int dwords = kind.group / 4;
-        vi sum[T];
+        vi sum[TOKENS_OF_BYTES];
         UNROLL for (int t = 0; t < T; t++) {
           const i32* both = sums[t] + 2 * b * together;
           const i32 of_group = kind.group == 16 ? both[half * together] : both[0] + both[together];
@@ -141,10 +141,13 @@ static void multiply_bytes(i64 format, Panel* p, i64 first, i64 count, const Act
 
 static inline __attribute__((always_inline)) void floats_of_tokens(const int T, const Panel* p, i64 first, i64 count,
                                                                    const Activations* x, i64 t0, float (*acc)[TILE]) {
-  const float* rows[T];
-  UNROLL for (int t = 0; t < T; t++) rows[t] = floats_of(x, t0 + t) + first;
+  const float* rows[TOKENS_OF_FLOATS];
+  UNROLL for (int t = 0; t < T; t++) {
+    rows[t] = floats_of(x, t0 + t) + first;
+    __asm__("" : "+r"(rows[t])); /* else the compiler adds strides in the loop to spare registers */
+  }
   for (int v = 0; v < TILE; v += LANES) {
-    vf sum[T][4];
+    vf sum[TOKENS_OF_FLOATS][4];
     UNROLL for (int t = 0; t < T; t++)
       UNROLL for (int k = 0; k < 4; k++) sum[t][k] = vf_of(0);
     i64 c = 0;
@@ -223,7 +226,7 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
 /*
  * The tile that begins at `row`, of a matrix that ends before row `end`: acc[t][lane + r] = row r of the tile . activation t, where
  * lane is returned. It is 0 but for the last tile, which is moved back so that all its rows exist.
- * With few tokens memory is what takes time: the tile at `next` is fetched meanwhile (0: none; a
+ * While it is unpacked the tile at `next` is fetched (0: none; a
  * wrong guess does no harm).
  */
 static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
@@ -244,7 +247,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
   }
   const i64 begin = min_i64(row, end - TILE);
   const Rows rows = {m.data + begin * m.row_bytes, m.row_bytes, begin};
-  m.ahead = tokens <= 4 ? next : 0;
+  m.ahead = next;
   product_of_rows(&m, rows, x, tokens, acc, &scratch->panel);
   return row - begin;
 }
