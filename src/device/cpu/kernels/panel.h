@@ -309,6 +309,25 @@ static inline vi byte_of(vi dword, int k, int is_signed) {
   return is_signed ? (dword << (24 - 8 * k)) >> 24 : (vi)((vu)dword >> 8 * k) & 0xff;
 }
 
+static inline int bytes_of_number(i64 format) { return format == F32 ? 4 : format == FP8 ? 1 : 2; }
+
+/* The columns in 16 bytes of each row: four of F32, eight of F16 and BF16, sixteen of FP8, whose scale is not in them. */
+static inline __attribute__((always_inline)) void columns_of(const i64 format, const vi t[4], vf* out) {
+  UNROLL for (int j = 0; j < 4; j++) switch (format) {
+      case F32: out[j] = (vf)t[j]; break;
+      case BF16:
+        out[2 * j] = (vf)(t[j] << 16);
+        out[2 * j + 1] = (vf)(t[j] & (i32)0xffff0000);
+        break;
+      case F16:
+        out[2 * j] = f16_to_vf(t[j] & 0xffff);
+        out[2 * j + 1] = f16_to_vf((vi)((vu)t[j] >> 16));
+        break;
+      default:
+        UNROLL for (int k = 0; k < 4; k++) out[4 * j + k] = e4m3_to_vf(byte_of(t[j], k, 0));
+    }
+}
+
 /* The rows' values in float32, bit by bit as the format defines them: one rounding for each operation written there. */
 static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Panel* panel) {
   vi t[4];
@@ -329,25 +348,20 @@ static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       }
     return;
   }
-  const int bytes = m->format == F32 ? 4 : m->format == FP8 ? 1 : 2, each = 16 / bytes;
+  const int bytes = bytes_of_number(m->format), each = 16 / bytes;
   i64 c = 0;
   for (; c + each <= count; c += each) {
     fetch_ahead(m, (first + c) / each, TILE * 16);
     FOR_VECTORS {
+      vf column[16];
       transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes, t);
-      UNROLL for (int j = 0; j < 4; j++) switch (m->format) {
-          case F32: store_vf(&panel->floats[c + j][v], (vf)t[j]); break;
-          case BF16:
-            store_vf(&panel->floats[c + 2 * j][v], (vf)(t[j] << 16));
-            store_vf(&panel->floats[c + 2 * j + 1][v], (vf)(t[j] & (i32)0xffff0000));
-            break;
-          case F16:
-            store_vf(&panel->floats[c + 2 * j][v], f16_to_vf(t[j] & 0xffff));
-            store_vf(&panel->floats[c + 2 * j + 1][v], f16_to_vf((vi)((vu)t[j] >> 16)));
-            break;
-          default:
-            UNROLL for (int k = 0; k < 4; k++) store_vf(&panel->floats[c + 4 * j + k][v], e4m3_to_vf(byte_of(t[j], k, 0)));
-        }
+      switch (m->format) {
+        case F32: columns_of(F32, t, column); break;
+        case BF16: columns_of(BF16, t, column); break;
+        case F16: columns_of(F16, t, column); break;
+        default: columns_of(FP8, t, column);
+      }
+      for (int k = 0; k < each; k++) store_vf(&panel->floats[c + k][v], column[k]);
     }
   }
   for (; c < count; c++) /* the columns behind the last 16 bytes */

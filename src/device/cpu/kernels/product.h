@@ -179,6 +179,36 @@ static void multiply_floats(const Panel* p, i64 first, i64 count, const Activati
   if (t < tokens) floats_of_tokens(1, p, first, count, x, t, acc);
 }
 
+/* acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. */
+static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
+                                                                   const float* x, float* acc) {
+  const int each = 16 / bytes_of_number(format);
+  for (int v = 0; v < TILE; v += LANES) {
+    vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
+    for (i64 c = 0; c < count; c += each) {
+      vi t[4];
+      vf column[16];
+      if (v == 0) fetch_ahead(m, (first + c) / each, TILE * 16);
+      transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes_of_number(format), t);
+      columns_of(format, t, column);
+      UNROLL for (int k = 0; k < each; k++) sum[k % 4] = fma_vf(column[k], vf_of(x[c + k]), sum[k % 4]);
+    }
+    store_vf(acc + v, load_vf(acc + v) + ((sum[0] + sum[1]) + (sum[2] + sum[3])));
+  }
+}
+
+/* 0 where a panel is needed. */
+static int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, float* acc) {
+  const float* at = floats_of(x, 0) + first;
+  if (count % 8) return 0;
+  switch (m->format) {
+    case F32: stream_of_format(F32, m, rows, first, count, at, acc); return 1;
+    case F16: stream_of_format(F16, m, rows, first, count, at, acc); return 1;
+    case BF16: stream_of_format(BF16, m, rows, first, count, at, acc); return 1;
+    default: return 0;
+  }
+}
+
 enum { FEW_ROWS_TOKENS = 64 };
 
 /* Scratch of a worker for tile products: the panel, sums of rows that are worked on one by one, then accumulators. */
@@ -208,6 +238,7 @@ static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i6
   }
   for (i64 first = 0; first < m->columns; first += STRETCH) {
     const i64 count = min_i64(STRETCH, m->columns - first);
+    if (tokens == 1 && stream_floats(m, rows, first, count, x, acc[0])) continue;
     unpack_floats(m, rows, first, count, panel);
     multiply_floats(panel, first, count, x, tokens, acc);
   }
@@ -226,8 +257,7 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
 /*
  * The tile that begins at `row`, of a matrix that ends before row `end`: acc[t][lane + r] = row r of the tile . activation t, where
  * lane is returned. It is 0 but for the last tile, which is moved back so that all its rows exist.
- * While it is unpacked the tile at `next` is fetched (0: none; a
- * wrong guess does no harm).
+ * While it is unpacked the tile at `next` is fetched (0: none; a wrong guess does no harm).
  */
 static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
                            float (*acc)[TILE], TileScratch* scratch) {
