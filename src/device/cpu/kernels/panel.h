@@ -151,37 +151,50 @@ static inline void fetch_ahead(const Matrix* m, i64 index, i64 bytes) {
   }
 }
 
+/*
+ * Two blocks of Q4_0 are 36 bytes: nine dwords, of which the first begins with the scale of one block and the fifth ends with that of
+ * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here). Two of Q8_0 are 68
+ * bytes, 17 dwords, in the same way. w[8 * block + dword] of LANES rows.
+ */
+static inline __attribute__((always_inline)) void two_blocks_of(const i64 format, const u8* at, i64 stride, i64 from, vi w[16], vf scale[2]) {
+  vi d[12], t[4];
+  const int dwords = format == Q4_0 ? 4 : 8; /* of a block */
+  UNROLL for (int k = 0; k <= dwords; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
+  scale[0] = f16_to_vf(d[0]);
+  scale[1] = f16_to_vf((vi)((vu)d[dwords] >> 16));
+  UNROLL for (int j = 0; j < dwords; j++) {
+    const vi q = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
+    if (format == Q8_0) w[j] = biased_8(q);
+    else w[j] = q & 0x0f0f0f0f, w[4 + j] = (q >> 4) & 0x0f0f0f0f;
+  }
+  UNROLL for (int k = 0; k < dwords; k += 4) {
+    transpose_16_bytes(at, stride, 0, from + 4 * (dwords + 1) + 4 * k, t);
+    UNROLL for (int j = 0; j < 4; j++) {
+      if (format == Q8_0) w[8 + k + j] = biased_8(t[j]);
+      else w[8 + j] = t[j] & 0x0f0f0f0f, w[12 + j] = (t[j] >> 4) & 0x0f0f0f0f;
+    }
+  }
+}
 
+static inline __attribute__((always_inline)) void store_two_blocks(const i64 format, Rows rows, i64 from, Panel* panel, i64 b) {
+  FOR_VECTORS {
+    vi w[16];
+    vf scale[2];
+    two_blocks_of(format, rows.at + v * rows.stride, rows.stride, from, w, scale);
+    UNROLL for (int k = 0; k < 2; k++) store_vf(&panel->scales[b + k][v], scale[k]);
+    UNROLL for (int j = 0; j < 16; j++) store_vi(&panel->bytes[8 * b + j][v], w[j]);
+  }
+}
 
 /* Columns first .. first + count of a block format into panel->bytes, ->scales and ->minima. */
 static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Panel* panel) {
   vi t[4];
   switch (m->format) {
     case Q4_0: {
-      /*
-       * Two blocks are 36 bytes: nine dwords, of which the first begins with the scale of one block and the fifth ends with that of
-       * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here).
-       */
       i64 b = 0;
       for (; b + 2 <= count / BLOCK; b += 2) {
-        const i64 from = (first / BLOCK + b) * 18;
         fetch_ahead(m, (first / BLOCK + b) / 2, TILE * 36);
-        FOR_VECTORS {
-          vi d[5], e[4];
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from, d);
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16, e);
-          d[4] = e[0];
-          store_vf(&panel->scales[b][v], f16_to_vf(d[0]));
-          store_vf(&panel->scales[b + 1][v], f16_to_vf((vi)((vu)d[4] >> 16)));
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 20, e);
-          UNROLL for (int j = 0; j < 4; j++) {
-            const vi q = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
-            store_vi(&panel->bytes[8 * b + j][v], q & 0x0f0f0f0f);
-            store_vi(&panel->bytes[8 * b + 4 + j][v], (q >> 4) & 0x0f0f0f0f);
-            store_vi(&panel->bytes[8 * b + 8 + j][v], e[j] & 0x0f0f0f0f);
-            store_vi(&panel->bytes[8 * b + 12 + j][v], (e[j] >> 4) & 0x0f0f0f0f);
-          }
-        }
+        store_two_blocks(Q4_0, rows, (first / BLOCK + b) * 18, panel, b);
       }
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 18;
@@ -196,23 +209,11 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       }
       return;
     }
-    case Q8_0: { /* in the same way: 68 bytes, 17 dwords */
+    case Q8_0: {
       i64 b = 0;
       for (; b + 2 <= count / BLOCK; b += 2) {
-        const i64 from = (first / BLOCK + b) * 34;
         fetch_ahead(m, (first / BLOCK + b) / 2, TILE * 68);
-        FOR_VECTORS {
-          vi d[12];
-          UNROLL for (int k = 0; k < 3; k++) transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16 * k, d + 4 * k);
-          store_vf(&panel->scales[b][v], f16_to_vf(d[0]));
-          store_vf(&panel->scales[b + 1][v], f16_to_vf((vi)((vu)d[8] >> 16)));
-          UNROLL for (int j = 0; j < 8; j++)
-            store_vi(&panel->bytes[8 * b + j][v], biased_8((vi)((vu)d[j] >> 16) | d[j + 1] << 16));
-          UNROLL for (int half = 0; half < 2; half++) {
-            transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 36 + 16 * half, t);
-            UNROLL for (int j = 0; j < 4; j++) store_vi(&panel->bytes[8 * b + 8 + 4 * half + j][v], biased_8(t[j]));
-          }
-        }
+        store_two_blocks(Q8_0, rows, (first / BLOCK + b) * 34, panel, b);
       }
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 34;

@@ -129,10 +129,51 @@ static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind,
 #endif
 }
 
+/* acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. */
+static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Kind kind, const Matrix* m, Rows rows,
+                                                                   const Activations* x, float* acc) {
+  const i64 block = block_of(x, activation_row(x, 0), 0), pair_bytes = format == Q4_0 ? 36 : 68, together = x->together;
+  const i8* bytes = x->bytes + BLOCK * block;
+  const float* scales = x->scales + block;
+  const i32* sums = x->sums + sums_of(x, block);
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 pair = 0; pair < m->columns / BLOCK / 2; pair++) {
+    fetch_ahead(m, pair, TILE * pair_bytes);
+    FOR_VECTORS {
+      vi w[16];
+      vf scale[2];
+      two_blocks_of(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, w, scale);
+      UNROLL for (int k = 0; k < 2; k++) {
+        const i64 b = (2 * pair + k) * together;
+        vi sum = vi_of(-kind.zero * (sums[2 * b] + sums[2 * b + together]));
+        UNROLL for (int j = 0; j < 8; j++) {
+          const i32 four = *(const i32*)(bytes + BLOCK * b + 4 * j);
+          sum = kind.is_8bit ? dot_8bit(sum, w[8 * k + j], four) : dot_7bit(sum, w[8 * k + j], four);
+        }
+        total[v / LANES] = fma_vf(vf_of_vi(sum), scale[k] * vf_of(scales[b]), total[v / LANES]);
+      }
+    }
+  }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+
+static const Kind kind_of_q8_0 = {1, BLOCK, 0, BIAS_8}, kind_of_q4_0 = {0, BLOCK, 0, 8};
+
+/* 0 where a panel is needed. */
+static int stream_blocks(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  if (m->columns % (2 * BLOCK)) return 0;
+  switch (m->format) {
+    case Q8_0: stream_of_blocks(Q8_0, kind_of_q8_0, m, rows, x, acc); return 1;
+    case Q4_0: stream_of_blocks(Q4_0, kind_of_q4_0, m, rows, x, acc); return 1;
+    default: return 0;
+  }
+}
+
 static void multiply_bytes(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
   switch (format) {
-    case Q8_0: bytes_of_kind((Kind){1, BLOCK, 0, BIAS_8}, p, first, count, x, tokens, acc); return;
-    case Q4_0: bytes_of_kind((Kind){0, BLOCK, 0, 8}, p, first, count, x, tokens, acc); return;
+    case Q8_0: bytes_of_kind(kind_of_q8_0, p, first, count, x, tokens, acc); return;
+    case Q4_0: bytes_of_kind(kind_of_q4_0, p, first, count, x, tokens, acc); return;
     case Q4_K: bytes_of_kind((Kind){0, BLOCK, 1, 0}, p, first, count, x, tokens, acc); return;
     case Q6_K: bytes_of_kind((Kind){0, 16, 0, 32}, p, first, count, x, tokens, acc); return;
     default: bytes_of_kind((Kind){0, BLOCK, 0, 12}, p, first, count, x, tokens, acc);
@@ -226,6 +267,7 @@ static inline void clear(float (*acc)[TILE], i64 tokens) {
 static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel) {
   clear(acc, tokens);
   if (is_block_format(m->format) && x->bytes) {
+    if (tokens == 1 && stream_blocks(m, rows, x, acc[0])) return;
     /* The length of a stretch changes no sum here. For few tokens it is short: fetching the next tile and multiplying this one
        then take turns so quickly that memory is never idle. */
     const i64 stretch = tokens > 4 ? STRETCH : m->format == Q4_K || m->format == Q6_K ? 256 : SHORT_STRETCH;
