@@ -255,24 +255,21 @@ export function expertsBytes(tokens: number, k: number, experts: number, width: 
   return expertsMemory({ address: 0, bytes: 0 }, tokens, k, experts, width, gathered).end;
 }
 
-function expertsMemory(
-  { address }: Span,
-  tokens: number,
-  k: number,
-  experts: number,
-  width: number,
-  columns: number,
-) {
+function expertsMemory({ address }: Span, tokens: number, k: number, experts: number, width: number, columns: number) {
   const pairs = tokens * k;
   // where rows lie together, every expert that has tokens begins a new group of them
-  const rows = together(tokens) === 1 ? pairs : roundUp(pairs + (rowsTogether - 1) * Math.min(experts, pairs), rowsTogether);
+  const rows =
+    together(tokens) === 1 ? pairs : roundUp(pairs + (rowsTogether - 1) * Math.min(experts, pairs), rowsTogether);
   const first = address;
   const token = first + roundUp(4 * (experts + 1), 64);
   const weight = token + roundUp(4 * pairs, 64);
   const place = weight + roundUp(4 * pairs, 64);
   const lists = { address, bytes: place + roundUp(4 * experts, 64) - address };
   const hidden = { address: address + lists.bytes, bytes: roundUp(4 * rows * width, 64) }; // float32, or int8 blocks
-  const copy = { address: hidden.address + hidden.bytes, bytes: together(tokens) === 1 ? 0 : blockBytes(rows, columns) };
+  const copy = {
+    address: hidden.address + hidden.bytes,
+    bytes: together(tokens) === 1 ? 0 : blockBytes(rows, columns),
+  };
   return {
     first,
     token,
