@@ -35,13 +35,20 @@ const common = [
   "-Wno-unused-function",
 ];
 
+const avx512 = [
+  ...["f", "bw", "dq", "vl", "vnni"].map((part) => `-mavx512${part}`),
+  "-mfma",
+  "-mprefer-vector-width=512",
+];
+
 /** The flags of each instruction set. */
 const bodies: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
   x64: {
     sse2: ["-msse2"],
     avx2: ["-mavx2", "-mfma", "-mf16c"],
     avxvnni: ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
-    avx512: [...["f", "bw", "dq", "vl", "vnni"].map((part) => `-mavx512${part}`), "-mfma", "-mprefer-vector-width=512"],
+    avx512,
+    amx: [...avx512, "-mamx-tile", "-mamx-int8"],
   },
   arm64: { neon: [], dotprod: ["-march=armv8.2-a+dotprod"] },
 };

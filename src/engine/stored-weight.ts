@@ -12,6 +12,7 @@ import {
   decodeE4m3Blocks,
   decodeE8m0Scales,
   fp4BlockColumns,
+  requireE8m0Scales,
   scaleShape,
 } from "../quant/scaled-blocks.ts";
 import { countElements } from "../tensor/shape.ts";
@@ -132,15 +133,21 @@ function readBytes({ file, info, elements }: StoredWeight): Promise<Uint8Array<A
 
 /** Throws a FormatError for a scale that is no number. */
 export async function checkScales(parts: readonly StoredWeight[]): Promise<void> {
-  for (const part of parts) if (part.scale !== undefined) await loadScales(part);
+  for (const part of parts) if (part.scale !== undefined) await storedScales(part);
 }
 
-async function loadScales({ scale }: StoredWeight): Promise<Float32Array> {
+async function loadScales(part: StoredWeight): Promise<Float32Array> {
+  const bytes = await storedScales(part);
+  return part.scale!.info.dtype === "F32" ? new Float32Array(bytes.buffer) : decodeE8m0Scales(bytes);
+}
+
+/** The bytes of the scales, in F32 or as E8M0 codes without one that is no number. */
+async function storedScales({ scale }: StoredWeight): Promise<Uint8Array> {
   const { file, info } = scale!; // faults were refused when the checkpoint was opened
   const bytes = await file.source.read(info.begin, info.end - info.begin);
-  if (info.dtype === "F32") return new Float32Array(bytes.buffer);
+  if (info.dtype === "F32") return bytes;
   try {
-    return decodeE8m0Scales(bytes);
+    requireE8m0Scales(bytes);
   } catch (error) {
     throw new FormatError((error as Error).message, {
       code: "bad-scale",
@@ -148,6 +155,7 @@ async function loadScales({ scale }: StoredWeight): Promise<Float32Array> {
       cause: error,
     });
   }
+  return bytes;
 }
 
 /** Integers as int32; a value that does not fit is an error. */

@@ -18,10 +18,15 @@ export function scaleShape({ rows, columns, blockRows, blockColumns }: BlockGrid
   return [Math.ceil(rows / blockRows), Math.ceil(columns / blockColumns)];
 }
 
-/** E8M0 bytes to float32; the code 255 is not a number and no scale. */
-export function decodeE8m0Scales(codes: Uint8Array): Float32Array {
+/** Throws a FormatError when an E8M0 byte is 255, which is not a number and no scale. */
+export function requireE8m0Scales(codes: Uint8Array): void {
   const at = codes.indexOf(255);
   if (at >= 0) throw new FormatError(`The scale ${at} is 255, which is not a number`, { code: "bad-scale" });
+}
+
+/** E8M0 bytes to float32. */
+export function decodeE8m0Scales(codes: Uint8Array): Float32Array {
+  requireE8m0Scales(codes);
   return Float32Array.from(codes, (code) => e8m0Values[code]!);
 }
 

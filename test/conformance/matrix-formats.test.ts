@@ -163,6 +163,7 @@ const shapes = [
   { rows: 33, columns: 768, tokens: 5 },
   { rows: 100, columns: 1280, tokens: 19 },
   { rows: 16, columns: 512, tokens: 40 },
+  { rows: 40, columns: 768, tokens: 36 }, // two groups of tokens, and fewer than are worth a tile register
 ];
 /** Columns that only formats without blocks can have. */
 const oddShapes = [

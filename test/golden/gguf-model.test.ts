@@ -44,7 +44,34 @@ function divergence(p: ArrayLike<number>, q: ArrayLike<number>): number {
   return Array.from(p).reduce((sum, v, i) => sum + Math.exp(v - a) * (v - a - (q[i]! - b)), 0);
 }
 
+/** The likeliest token, 16 times in turn. */
+async function greedyContinuation(
+  model: Awaited<ReturnType<typeof load>>,
+  prompt: readonly number[],
+): Promise<number[]> {
+  const ids = [...prompt];
+  for (let i = 0; i < 16; i++) {
+    const last = (await model.logits(ids)).at(-1)!;
+    ids.push(last.indexOf(Math.max(...last)));
+  }
+  return ids.slice(prompt.length);
+}
+
 describe("the GGUF model", () => {
+  describe("mixed, continued greedily with float32 activations", async () => {
+    const prompts = storedLogits("mixed").map(({ ids }) => ids.slice(0, 24));
+    using reference = await load("mixed", { device: "reference" }); // computes with the dequantised weights
+    const expected: number[][] = [];
+    for (const prompt of prompts) expected.push(await greedyContinuation(reference, prompt));
+    for (const { device, instructions } of kernelBodiesHere) {
+      test(`on ${device} ${instructions}: gives the tokens of the reference with dequantised weights`, async () => {
+        using model = await load("mixed", { device, instructions, activations: "float32" });
+        for (const [i, prompt] of prompts.entries())
+          assert.deepEqual(await greedyContinuation(model, prompt), expected[i], `prompt ${i}`);
+      });
+    }
+  });
+
   for (const { device, instructions } of kernelBodiesHere) {
     for (const name of ["f32", "mixed"]) {
       test(`${name} on ${device} ${instructions}, float32 activations: its logits are those of transformers`, async () => {

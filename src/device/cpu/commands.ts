@@ -25,13 +25,28 @@ const tile = 16;
 /** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
 const tokensOfPart = 128;
 
+/**
+ * Rows of int8 blocks that lie next to each other, block by block, in steps of many tokens: TOGETHER in kernels/product.h. A few
+ * tokens lie row by row.
+ */
+const rowsTogether = 16;
+const fewestTogether = 8;
+
+const together = (tokens: number) => (tokens < fewestTogether ? 1 : rowsTogether);
+
 /** A tensor's rows in int8 blocks. */
 interface Quantized {
   readonly span: Span;
+  readonly columns: number;
   readonly bytes: number;
   readonly scales: number;
   readonly sums: number;
 }
+
+const quantizedAt = ({ address, bytes }: Span, rows: number, columns: number): Quantized => {
+  const scales = address + rows * columns;
+  return { span: { address, bytes }, columns, bytes: address, scales, sums: scales + (rows * columns) / 8 };
+};
 
 export class CommandWriter {
   readonly #place: Placement;
@@ -77,7 +92,7 @@ export class CommandWriter {
     const activations = this.#activations(x!, matrix, matrix.columns * groups);
     const tiles = Math.ceil(matrix.rows / groups / tile) * groups;
     // Few rows and many tokens: the tokens are shared out too. Large steps are cut as well, so that x stays in the cache.
-    const part = tiles < 4 * this.#place.workers ? Math.ceil(tokens / this.#place.workers / 8) * 8 : tokensOfPart;
+    const part = tiles < 4 * this.#place.workers ? roundUp(tokens / this.#place.workers, rowsTogether) : tokensOfPart;
     const slots = [
       ...matrixSlots(matrix, 0),
       ...activations.slots,
@@ -100,7 +115,10 @@ export class CommandWriter {
     ];
     const [g, u, d] = matrices;
     const experts = g.parts.length;
-    const memory = expertsMemory(place.experts, tokens * k, experts, g.rows);
+    // gate and up share one form of x: in int8 only when both are in blocks
+    const both = hasBlocks(g.format) && hasBlocks(u.format) ? g : { ...g, format: "F32" as const };
+    const memory = expertsMemory(place.experts, tokens, k, experts, g.rows, place.int8 ? g.columns : 0);
+    const rows = place.int8 ? together(tokens) : 1;
     const route = [
       place.span(chosen!).address,
       place.span(weights!).address,
@@ -110,24 +128,32 @@ export class CommandWriter {
       memory.first,
       memory.token,
       memory.weight,
+      memory.place,
+      rows,
     ];
     this.#add("expertsRoute", route, [chosen!, weights!], [memory.lists]);
-    // gate and up share one form of x: in int8 only when both are in blocks
-    const both = hasBlocks(g.format) && hasBlocks(u.format) ? g : { ...g, format: "F32" as const };
     const activations = this.#activations(x!, both, g.columns);
-    const int8 = place.int8 && hasBlocks(d.format);
-    const hidden = int8 ? [0, memory.bytes, memory.scales, memory.sums] : [memory.floats, 0, 0, 0];
-    const common = [experts, memory.first, memory.token];
+    const lists = [experts, memory.first, memory.token, memory.place];
+    let gathered = activations;
+    if (rows > 1 && hasBlocks(both.format)) {
+      const { span, bytes, scales, sums } = memory.gathered;
+      const copy = [bytes, scales, sums];
+      this.#add("expertsGather", [...activations.slots, ...copy, ...lists], [activations.span, memory.lists], [span]);
+      gathered = { slots: [activations.slots[0]!, ...copy, g.columns, rows], span };
+    }
+    const { span, bytes, scales, sums } = memory.hidden;
+    const isInt8 = place.int8 && hasBlocks(d.format);
+    const hidden = isInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
     this.#add(
       "expertsGateUp",
-      [...expertSlots(g), ...expertSlots(u), ...activations.slots, ...common, limit, ...hidden],
-      [activations.span, memory.lists],
-      [memory.hidden],
+      [...expertSlots(g), ...expertSlots(u), ...gathered.slots, ...lists, limit, ...hidden],
+      [gathered.span, memory.lists],
+      [span],
     );
     this.#add(
       "expertsDown",
-      [...expertSlots(d), ...hidden, d.columns, ...common, memory.weight, tokens, place.span(y).address],
-      [memory.hidden, memory.lists],
+      [...expertSlots(d), ...hidden, ...lists, memory.weight, tokens, place.span(y).address],
+      [span, memory.lists],
       [y],
     );
   }
@@ -135,22 +161,24 @@ export class CommandWriter {
   /** Slots of activations, quantised first where the matrix is in blocks (once for all matrices that multiply them). */
   #activations(x: Tensor, { format }: PlacedMatrix, columns: number): { slots: number[]; span: Span } {
     const span = this.#place.span(x);
-    if (!this.#place.int8 || !hasBlocks(format)) return { slots: [span.address, 0, 0, 0, columns], span };
+    if (!this.#place.int8 || !hasBlocks(format)) return { slots: [span.address, 0, 0, 0, columns, 1], span };
     const known = this.#quantized.get(x.storage);
-    const { bytes, scales, sums, span: memory } = known?.value ?? this.#quantize(x, columns);
-    return { slots: [span.address, bytes, scales, sums, columns], span: memory };
+    const value = known?.value.columns === columns ? known.value : this.#quantize(x, columns);
+    return { slots: this.#slotsOf(x, value, columns), span: value.span };
+  }
+
+  #slotsOf(x: Tensor, { bytes, scales, sums }: Quantized, columns: number): number[] {
+    const tokens = countElements(this.#place.shape(x)) / columns;
+    return [this.#place.span(x).address, bytes, scales, sums, columns, together(tokens)];
   }
 
   #quantize(x: Tensor, columns: number): Quantized {
     const slot = this.#freeSlot();
-    const { address } = slot.span;
     const tokens = countElements(this.#place.shape(x)) / columns;
-    const scales = address + tokens * columns;
-    const sums = scales + (tokens * columns) / 8;
-    const bytes = quantizedBytes(tokens, columns);
-    const value = { span: { address, bytes }, bytes: address, scales, sums };
+    const span = { address: slot.span.address, bytes: quantizedBytes(tokens, columns) };
+    const value = quantizedAt(span, roundUp(tokens, together(tokens)), columns);
     this.#quantized.set(x.storage, { slot: slot.index, value });
-    this.#add("quantize", [this.#place.span(x).address, tokens, columns, address, scales, sums], [x], [value.span]);
+    this.#add("quantize", [...this.#slotsOf(x, value, columns), tokens], [x], [span]);
     return value;
   }
 
@@ -211,34 +239,52 @@ function overlap(a: readonly Span[], b: readonly Span[]): boolean {
 /** Slots of the matrices of experts: those of the first, and the table of all. */
 const expertSlots = (m: PlacedMatrix) => [...matrixSlots(m, 0), m.table];
 
-/** Bytes of `tokens` rows in int8 blocks: a byte a column, a float32 scale every 32, an int32 sum every 16. */
+/** The next multiple. */
+const roundUp = (count: number, multiple: number) => Math.ceil(count / multiple) * multiple;
+
+/** Bytes of rows in int8 blocks: a byte a column, a float32 scale every 32, an int32 sum every 16. */
+const blockBytes = (rows: number, columns: number) => roundUp(rows * columns * 1.375, 64);
+
+/** Bytes of `tokens` rows in int8 blocks. */
 export function quantizedBytes(tokens: number, columns: number): number {
-  return Math.ceil((tokens * columns * 1.375) / 64) * 64;
+  return blockBytes(roundUp(tokens, together(tokens)), columns);
 }
 
-const aligned = (bytes: number) => Math.ceil(bytes / 64) * 64;
-
-/** Bytes of the working memory that the experts of a layer need. */
-export function expertsBytes(pairs: number, experts: number, width: number): number {
-  return expertsMemory({ address: 0, bytes: 0 }, pairs, experts, width).end;
+/** Bytes of the working memory that the experts of a layer need; `gathered` columns where their tokens are copied together, else 0. */
+export function expertsBytes(tokens: number, k: number, experts: number, width: number, gathered: number): number {
+  return expertsMemory({ address: 0, bytes: 0 }, tokens, k, experts, width, gathered).end;
 }
 
-function expertsMemory({ address }: Span, pairs: number, experts: number, width: number) {
+function expertsMemory({ address }: Span, tokens: number, k: number, experts: number, width: number, columns: number) {
+  const pairs = tokens * k;
+  // where rows lie together, every expert that has tokens begins a new group of them
+  const rows =
+    together(tokens) === 1 ? pairs : roundUp(pairs + (rowsTogether - 1) * Math.min(experts, pairs), rowsTogether);
   const first = address;
-  const token = first + aligned(4 * (experts + 1));
-  const weight = token + aligned(4 * pairs);
-  const floats = weight + aligned(4 * pairs); // int8 blocks take less, in the same place
-  const scales = floats + pairs * width;
-  const sums = scales + (pairs * width) / 8;
-  const end = floats + aligned(4 * pairs * width);
-  const lists = { address: first, bytes: floats - first };
-  const hidden = { address: floats, bytes: end - floats };
-  return { first, token, weight, floats, bytes: floats, scales, sums, end, lists, hidden };
+  const token = first + roundUp(4 * (experts + 1), 64);
+  const weight = token + roundUp(4 * pairs, 64);
+  const place = weight + roundUp(4 * pairs, 64);
+  const lists = { address, bytes: place + roundUp(4 * experts, 64) - address };
+  const hidden = { address: address + lists.bytes, bytes: roundUp(4 * rows * width, 64) }; // float32, or int8 blocks
+  const copy = {
+    address: hidden.address + hidden.bytes,
+    bytes: together(tokens) === 1 ? 0 : blockBytes(rows, columns),
+  };
+  return {
+    first,
+    token,
+    weight,
+    place,
+    lists,
+    hidden: quantizedAt(hidden, rows, width),
+    gathered: quantizedAt(copy, rows, columns),
+    end: copy.address + copy.bytes,
+  };
 }
 
 /** Bytes of scratch that a worker needs: a panel, and accumulators of the largest unit of work. */
 export function scratchBytes(tokens: number, heads: number): number {
   const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
   // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
-  return panel + aligned(tokens * 4 * (2 * tile + 32)) + aligned(heads * 4 * (tile + 128 + 8));
+  return panel + roundUp(tokens * 4 * (2 * tile + 32), 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
 }

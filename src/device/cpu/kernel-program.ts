@@ -147,13 +147,14 @@ export class KernelProgram implements Program {
     const heads = [1];
     for (const { op, inputs } of graph.nodes) {
       if (op.name === "linear" || op.name === "groupedLinear") {
-        const size = countElements(shape(inputs[0]!));
-        if (!this.#isBlockless(inputs[1]!)) quantized.push(quantizedBytes(1, size));
+        const of = shape(inputs[0]!);
+        const columns = countElements(of.slice(op.name === "linear" ? -1 : -2));
+        if (!this.#isBlockless(inputs[1]!)) quantized.push(quantizedBytes(countElements(of) / columns, columns));
       } else if (op.name === "experts") {
         const [rows, k] = shape(inputs[1]!) as [number, number];
         const [count, width, hidden] = shape(inputs[3]!) as [number, number, number];
         quantized.push(quantizedBytes(rows, hidden));
-        experts.push(expertsBytes(rows * k, count, width));
+        experts.push(expertsBytes(rows, k, count, width, this.#device.activations === "int8" ? hidden : 0));
       } else if (op.name === "sparseAttention" || op.name === "indexerScores") {
         heads.push(shape(inputs[0]!)[1]!);
       }

@@ -13,6 +13,7 @@ export const opNames = [
   "linear",
   "gatherMatrix",
   "expertsRoute",
+  "expertsGather",
   "expertsGateUp",
   "expertsDown",
   "gatherRows",

@@ -24,6 +24,7 @@ const bodies: Readonly<Record<string, readonly { readonly name: string; readonly
     { name: "avx2", instructions: "AVX2" },
     { name: "avxvnni", instructions: "AVX2 + VNNI" },
     { name: "avx512", instructions: "AVX-512 VNNI" },
+    { name: "amx", instructions: "AVX-512 VNNI + AMX" },
   ],
   arm64: [
     { name: "neon", instructions: "NEON" },

@@ -105,7 +105,7 @@ static void op_sparse_attention(const Command* c, Worker* w) {
     float* out = output + (t * heads + h0) * width;
     for (i64 h = 0; h < n; h++) largest[h] = sinks[h0 + h], total[h] = 0;
     for (i64 i = 0; i < n * width; i++) out[i] = 0;
-    x.offset = (t * heads + h0) * width;
+    x.first_row = t * heads + h0;
     const i64 oldest = max_i64(0, position - window_size + 1), in_window = position - oldest + 1;
     const i64 behind = !entries.pool ? 0 : selected ? k : (position + 1) / ratio;
     for (i64 key = 0; key < in_window + behind;) {
@@ -162,7 +162,7 @@ static void op_indexer_scores(const Command* c, Worker* w) {
   for (i64 unit; (unit = next_unit(w, tokens * parts)) >= 0;) {
     const i64 t = unit / parts, visible = (positions[t] + 1) / ratio;
     float* row = scores + t * columns;
-    x.offset = t * heads * width;
+    x.first_row = t * heads;
     const i64 first = unit % parts * KEY_BLOCK, end = min_i64(first + KEY_BLOCK, columns);
     for (i64 e = first; e < end; e += TILE) {
       const i64 n = min_i64(TILE, end - e), seen = max_i64(0, min_i64(n, visible - e));

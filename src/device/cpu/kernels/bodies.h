@@ -4,8 +4,8 @@
 #include "system.h"
 
 #if defined(__x86_64__)
-extern const Op ops_sse2[], ops_avx2[], ops_avxvnni[], ops_avx512[];
-static const Op* const bodies[] = {ops_sse2, ops_avx2, ops_avxvnni, ops_avx512};
+extern const Op ops_sse2[], ops_avx2[], ops_avxvnni[], ops_avx512[], ops_amx[];
+static const Op* const bodies[] = {ops_sse2, ops_avx2, ops_avxvnni, ops_avx512, ops_amx};
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
   __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));
@@ -24,7 +24,7 @@ static inline i32 is_available(i32 body) {
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   const i32 fma = (r[2] >> 12 & 1) && (r[2] >> 29 & 1); /* and F16C */
   cpuid(7, 0, r);
-  const u32 leaves = r[0], b = r[1], c = r[2];
+  const u32 leaves = r[0], b = r[1], c = r[2], d = r[3];
   const i32 avx2 = fma && (b >> 5 & 1) && (low & 6) == 6;
   if (body == 1) return avx2;
   if (body == 2) {
@@ -33,7 +33,10 @@ static inline i32 is_available(i32 body) {
     return r[0] >> 4 & 1;
   }
   /* F, DQ, BW, VL, VNNI */
-  return avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1) && (low & 0xe6) == 0xe6;
+  const i32 avx512 = avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1) && (low & 0xe6) == 0xe6;
+  if (body == 3) return avx512;
+  /* AMX-TILE, AMX-INT8 */
+  return avx512 && (d >> 24 & 1) && (d >> 25 & 1) && (low & 0x60000) == 0x60000 && ask_for_tiles();
 }
 
 #elif defined(__aarch64__)

@@ -8,9 +8,11 @@
 #define TABLE_OF(body) JOIN(ops_, body)
 
 const Op TABLE_OF(BODY)[] = {
-    op_quantize,       op_linear,          op_gather_matrix,    op_experts_route,   op_experts_gate_up,
-    op_experts_down,   op_gather_rows,     op_rms_norm,         op_rope,            op_add,
-    op_scale,          op_swiglu,          op_router_scores,    op_routing_weights, op_top_k,
-    op_write_rows,     op_repeat_streams,  op_collapse_streams, op_expand_streams,  op_hyper_connection_coefficients,
-    op_hyper_connection_head, op_compress_entries, op_indexer_scores, op_sparse_attention, op_read_memory,
+    op_quantize,         op_linear,           op_gather_matrix,    op_experts_route,
+    op_experts_gather,   op_experts_gate_up,  op_experts_down,     op_gather_rows,
+    op_rms_norm,         op_rope,             op_add,              op_scale,
+    op_swiglu,           op_router_scores,    op_routing_weights,  op_top_k,
+    op_write_rows,       op_repeat_streams,   op_collapse_streams, op_expand_streams,
+    op_hyper_connection_coefficients,         op_hyper_connection_head,
+    op_compress_entries, op_indexer_scores,   op_sparse_attention, op_read_memory,
 };

@@ -3,7 +3,7 @@
  *
  * slots of a matrix, from its first: format, rows, columns, data, row_bytes, scales, scale_row_elements, scale_is_f32, block_rows,
  * block_columns; of the matrices of experts also: table of [experts][2] addresses (data, scales).
- * slots of activations, from their first: floats, bytes, scales, sums, stride.
+ * slots of activations, from their first: floats, bytes, scales, sums, stride, together.
  */
 #pragma once
 #include "command.h"
@@ -26,39 +26,40 @@ static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
 }
 
 static inline Activations activations_at(const Command* c, int slot) {
-  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), 0, 0};
+  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0};
 }
 
-/* 3 x, 4 tokens, 5 columns, 6 bytes, 7 scales, 8 sums */
+/* 3 activations, 9 tokens */
 static void op_quantize(const Command* c, Worker* w) {
-  const float* x = at(c, 3);
-  const i64 tokens = whole(c, 4), columns = whole(c, 5);
-  i8* bytes = at(c, 6);
-  float* scales = at(c, 7);
-  i32* sums = at(c, 8);
-  for (i64 t; (t = next_unit(w, tokens)) >= 0;)
-    quantize_row(x + t * columns, columns, bytes + t * columns, scales + t * columns / BLOCK, sums + t * columns / 16);
+  const Activations x = activations_at(c, 3);
+  for (i64 t; (t = next_unit(w, whole(c, 9))) >= 0;) quantize_row(x.floats + t * x.stride, x.stride, &x, t, 0);
 }
 
-/* 3 matrix, 13 activations, 18 tokens, 19 y, 20 stride of y, 21 groups, 22 tokens of a unit */
+/* Rows lane ... of tokens' sums to y, whose rows are `stride` apart. */
+static inline void store_tile(float (*acc)[TILE], i64 tokens, i64 lane, i64 width, float* y, i64 stride) {
+  if (width == TILE)
+    for (i64 t = 0; t < tokens; t++) FOR_VECTORS store_vf(y + t * stride + v, load_vf(&acc[t][v]));
+  else
+    for (i64 t = 0; t < tokens; t++)
+      for (i64 r = 0; r < width; r++) y[t * stride + r] = acc[t][lane + r];
+}
+
+/* 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit */
 static void op_linear(const Command* c, Worker* w) {
   const Matrix m = matrix_at(c, 3);
   Activations x = activations_at(c, 13);
-  const i64 rows = whole(c, 4), tokens = whole(c, 18), stride = whole(c, 20), groups = whole(c, 21), part = whole(c, 22);
-  float* y = at(c, 19);
+  const i64 rows = whole(c, 4), tokens = whole(c, 19), stride = whole(c, 21), groups = whole(c, 22), part = whole(c, 23);
+  float* y = at(c, 20);
   TileScratch* scratch = (TileScratch*)w->scratch;
   const i64 group_rows = rows / groups, tiles = (group_rows + TILE - 1) / TILE, parts = (tokens + part - 1) / part;
-  const float* floats = x.floats;
-  const i32 parted = parts > 1;
   for (i64 unit; (unit = next_unit(w, groups * tiles * parts)) >= 0;) {
-    const i64 group = unit / parts / tiles, first_row = group * group_rows + unit / parts % tiles * TILE;
-    const i64 end = (group + 1) * group_rows, t0 = parted ? unit % parts * part : 0, count = min_i64(part, tokens - t0);
-    x.offset = t0 * x.stride + group * m.columns;
-    x.floats = floats;
-    const i64 lane = product_of_tile(&m, first_row, end, m.data + (first_row + TILE) * m.row_bytes, &x, count, scratch->acc, scratch);
-    const i64 width = min_i64(TILE, end - first_row);
-    for (i64 t = 0; t < count; t++)
-      for (i64 r = 0; r < width; r++) y[(t0 + t) * stride + first_row + r] = scratch->acc[t][lane + r];
+    const i64 group = unit / parts / tiles, row = group * group_rows + unit / parts % tiles * TILE, end = (group + 1) * group_rows;
+    const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
+    x.first_row = t0;
+    x.first_column = group * m.columns;
+    const u8* next = t0 + count == tokens ? m.data + (row + TILE) * m.row_bytes : 0;
+    const i64 lane = product_of_tile(&m, row, end, next, &x, count, scratch->acc, scratch);
+    store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }
 }
 
@@ -88,16 +89,18 @@ static inline vf gated(vf gate, vf up, float limit) {
 
 /*
  * Which tokens each expert has, written once a step: first[e] .. first[e + 1] are its pairs, in the order of the tokens; token[pair]
- * and weight[pair] say which token and how much.
- * 3 chosen, 4 weights, 5 tokens, 6 k, 7 experts, 8 first [experts + 1], 9 token, 10 weight
+ * and weight[pair] say which token and how much. place[e] is the row of activations that its first pair has, where they lie
+ * `together`: experts then begin at multiples of it.
+ * 3 chosen, 4 weights, 5 tokens, 6 k, 7 experts, 8 first [experts + 1], 9 token, 10 weight, 11 place, 12 together
  */
 static void op_experts_route(const Command* c, Worker* w) {
   if (next_unit(w, 1) < 0) return;
   const i32* chosen = at(c, 3);
   const float* weights = at(c, 4);
   const i64 pairs = whole(c, 5) * whole(c, 6), k = whole(c, 6), experts = whole(c, 7);
-  i32 *first = at(c, 8), *token = at(c, 9);
+  i32 *first = at(c, 8), *token = at(c, 9), *place = at(c, 11);
   float* weight = at(c, 10);
+  const i32 together = (i32)whole(c, 12);
   for (i64 e = 0; e <= experts; e++) first[e] = 0;
   for (i64 i = 0; i < pairs; i++)
     if (chosen[i] >= 0) first[chosen[i] + 1]++;
@@ -110,6 +113,30 @@ static void op_experts_route(const Command* c, Worker* w) {
   }
   for (i64 e = experts; e > 0; e--) first[e] = first[e - 1];
   first[0] = 0;
+  place[0] = 0;
+  for (i64 e = 1; e < experts; e++) place[e] = place[e - 1] + (first[e] - first[e - 1] + together - 1) / together * together;
+}
+
+/*
+ * Copies the int8 blocks of each expert's tokens to where they lie together.
+ * 3 activations, 9 copies: bytes, 10 scales, 11 sums, 12 experts, 13 first, 14 token, 15 place
+ */
+static void op_experts_gather(const Command* c, Worker* w) {
+  const Activations x = activations_at(c, 3);
+  Activations copy = x;
+  copy.bytes = at(c, 9), copy.scales = at(c, 10), copy.sums = at(c, 11);
+  const i64 experts = whole(c, 12);
+  const i32 *first = at(c, 13), *token = at(c, 14), *place = at(c, 15);
+  for (i64 e; (e = next_unit(w, experts)) >= 0;)
+    for (i64 pair = first[e]; pair < first[e + 1]; pair++) {
+      const i64 from = block_of(&x, token[pair], 0), to = block_of(&x, place[e] + pair - first[e], 0);
+      for (i64 i = 0; i < x.stride / BLOCK * TOGETHER; i += TOGETHER) {
+        UNROLL for (int k = 0; k < BLOCK; k += 16) *(quad_at*)(copy.bytes + BLOCK * (to + i) + k) = *(const quad_at*)(x.bytes + BLOCK * (from + i) + k);
+        ((float*)copy.scales)[to + i] = x.scales[from + i];
+        UNROLL for (int half = 0; half < 2; half++)
+          ((i32*)copy.sums)[sums_of(&x, to + i) + half * TOGETHER] = x.sums[sums_of(&x, from + i) + half * TOGETHER];
+      }
+    }
 }
 
 /* The first expert from e on that has tokens, or `experts`. */
@@ -120,17 +147,15 @@ static inline i64 next_expert(const i32* first, i64 e, i64 experts) {
 
 /*
  * hidden[pair] = gated(gate x, up x), quantised on the way where the down matrix is multiplied in int8. A unit is 32 rows of both
- * matrices of one expert, that is one block of the hidden vector.
- * 3 gate, 14 up, 25 activations, 30 experts, 31 first, 32 token, 33 limit, 34 hidden floats or 0, 35 bytes, 36 scales, 37 sums
+ * matrices of one expert, that is one block of the hidden vector. x is gathered for the experts where its rows lie together.
+ * 3 gate, 14 up, 25 activations, 31 experts, 32 first, 33 token, 34 place, 35 limit, 36 hidden activations
  */
 static void op_experts_gate_up(const Command* c, Worker* w) {
   Activations x = activations_at(c, 25);
-  const i64 rows = whole(c, 4), experts = whole(c, 30), blocks = (rows + BLOCK - 1) / BLOCK;
-  const i32 *first = at(c, 31), *token = at(c, 32);
-  const float limit = number(c, 33);
-  float *floats = at(c, 34), *scales = at(c, 36);
-  i8* bytes = at(c, 35);
-  i32* sums = at(c, 37);
+  const Activations hidden = activations_at(c, 36);
+  const i64 rows = whole(c, 4), experts = whole(c, 31), blocks = (rows + BLOCK - 1) / BLOCK;
+  const i32 *first = at(c, 32), *token = at(c, 33), *place = at(c, 34);
+  const float limit = number(c, 35);
   TileScratch* scratch = (TileScratch*)w->scratch;
   for (i64 unit; (unit = next_unit(w, experts * blocks)) >= 0;) {
     const i64 e = unit / blocks, block = unit % blocks, pairs = first[e + 1] - first[e];
@@ -138,8 +163,9 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
     const Matrix gate = expert_matrix(c, 3, e), up = expert_matrix(c, 14, e);
     const i64 next_e = next_expert(first, e + 1, experts);
     const u8* following = next_e < experts ? expert_matrix(c, 3, next_e).data : 0;
-    x.index = token + first[e];
-    float(*gates)[TILE] = scratch->acc, (*ups)[TILE] = gates + pairs, (*hidden)[BLOCK] = (float(*)[BLOCK])(ups + pairs);
+    if (x.bytes && x.together > 1) x.first_row = place[e];
+    else x.index = token + first[e];
+    float(*gates)[TILE] = scratch->acc, (*ups)[TILE] = gates + pairs, (*values)[BLOCK] = (float(*)[BLOCK])(ups + pairs);
     for (i64 half = 0; half < 2 && block * BLOCK + half * TILE < rows; half++) {
       const i64 row = block * BLOCK + half * TILE;
       const u8* next = row + TILE < rows ? gate.data + (row + TILE) * gate.row_bytes : following;
@@ -148,14 +174,13 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
       for (i64 p = 0; p < pairs; p++) {
         float both[TILE];
         FOR_VECTORS store_vf(both + v, gated(load_vf(&gates[p][v]), load_vf(&ups[p][v]), limit));
-        for (i64 r = 0; r < TILE - lane; r++) hidden[p][half * TILE + r] = both[lane + r];
+        store_tile(&both, 1, lane, TILE - lane, values[p] + half * TILE, BLOCK);
       }
     }
     for (i64 p = 0; p < pairs; p++) {
-      const i64 to = (first[e] + p) * rows + block * BLOCK;
-      if (bytes) quantize_row(hidden[p], BLOCK, bytes + to, scales + to / BLOCK, sums + to / 16);
+      if (hidden.bytes) quantize_row(values[p], BLOCK, &hidden, place[e] + p, block * BLOCK);
       else
-        for (i64 r = 0; r < min_i64(BLOCK, rows - block * BLOCK); r++) floats[to + r] = hidden[p][r];
+        for (i64 r = 0; r < min_i64(BLOCK, rows - block * BLOCK); r++) ((float*)hidden.floats)[(place[e] + p) * rows + block * BLOCK + r] = values[p][r];
     }
   }
 }
@@ -163,14 +188,14 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
 /*
  * y[token] = sum over its experts, in the order of their numbers, of weight * down hidden. A unit is 16 rows of the down matrices
  * of all experts, so that no two workers add to the same sum.
- * 3 down, 14 activations (hidden), 19 experts, 20 first, 21 token, 22 weight, 23 tokens, 24 y
+ * 3 down, 14 activations (hidden), 20 experts, 21 first, 22 token, 23 place, 24 weight, 25 tokens, 26 y
  */
 static void op_experts_down(const Command* c, Worker* w) {
   Activations x = activations_at(c, 14);
-  const i64 rows = whole(c, 4), experts = whole(c, 19), tokens = whole(c, 23);
-  const i32 *first = at(c, 20), *token = at(c, 21);
-  const float* weight = at(c, 22);
-  float* y = at(c, 24);
+  const i64 rows = whole(c, 4), experts = whole(c, 20), tokens = whole(c, 25);
+  const i32 *first = at(c, 21), *token = at(c, 22), *place = at(c, 23);
+  const float* weight = at(c, 24);
+  float* y = at(c, 26);
   TileScratch* scratch = (TileScratch*)w->scratch;
   for (i64 unit; (unit = next_unit(w, (rows + TILE - 1) / TILE)) >= 0;) {
     float(*total)[TILE] = scratch->acc, (*acc)[TILE] = total + tokens;
@@ -183,7 +208,7 @@ static void op_experts_down(const Command* c, Worker* w) {
       const i64 row = unit * TILE, next_e = next_expert(first, e + 1, experts);
       const u8* next = next_e < experts ? expert_matrix(c, 3, next_e).data + row * down.row_bytes
                                         : expert_matrix(c, 3, next_expert(first, 0, experts)).data + (row + TILE) * down.row_bytes;
-      x.offset = first[e] * x.stride;
+      x.first_row = place[e];
       lane = product_of_tile(&down, row, rows, next, &x, pairs, acc, scratch);
       for (i64 p = 0; p < pairs; p++) {
         float* sum = total[token[first[e] + p]];
@@ -191,8 +216,6 @@ static void op_experts_down(const Command* c, Worker* w) {
         FOR_VECTORS store_vf(sum + v, fma_vf(factor, load_vf(&acc[p][v]), load_vf(sum + v)));
       }
     }
-    const i64 width = min_i64(TILE, rows - unit * TILE);
-    for (i64 t = 0; t < tokens; t++)
-      for (i64 r = 0; r < width; r++) y[t * rows + unit * TILE + r] = total[t][lane + r];
+    store_tile(total, tokens, lane, min_i64(TILE, rows - unit * TILE), y + unit * TILE, rows);
   }
 }

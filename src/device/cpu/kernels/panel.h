@@ -35,11 +35,16 @@ typedef struct {
 
 enum { STRETCH = 512 }; /* columns of a panel: a multiple of 256 (Q4_K, Q6_K) and of 128 (FP8) */
 
+enum { SUMS_KEPT = 8 };
+
 typedef struct {
   i32 bytes[STRETCH / 4][TILE] __attribute__((aligned(64)));
   float scales[STRETCH / 16][TILE] __attribute__((aligned(64)));
   float minima[STRETCH / BLOCK][TILE] __attribute__((aligned(64)));
-  float floats[STRETCH][TILE] __attribute__((aligned(64)));
+  union {
+    float floats[STRETCH][TILE] __attribute__((aligned(64)));
+    i32 sums[SUMS_KEPT][TILE][TILE]; /* of the products in tile registers, during which there are no floats */
+  };
 } Panel;
 
 static inline int is_block_format(i64 format) { return format >= Q8_0; }
@@ -146,37 +151,50 @@ static inline void fetch_ahead(const Matrix* m, i64 index, i64 bytes) {
   }
 }
 
+/*
+ * Two blocks of Q4_0 are 36 bytes: nine dwords, of which the first begins with the scale of one block and the fifth ends with that of
+ * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here). Two of Q8_0 are 68
+ * bytes, 17 dwords, in the same way. w[8 * block + dword] of LANES rows.
+ */
+static inline __attribute__((always_inline)) void two_blocks_of(const i64 format, const u8* at, i64 stride, i64 from, vi w[16], vf scale[2]) {
+  vi d[12], t[4];
+  const int dwords = format == Q4_0 ? 4 : 8; /* of a block */
+  UNROLL for (int k = 0; k <= dwords; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
+  scale[0] = f16_to_vf(d[0]);
+  scale[1] = f16_to_vf((vi)((vu)d[dwords] >> 16));
+  UNROLL for (int j = 0; j < dwords; j++) {
+    const vi q = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
+    if (format == Q8_0) w[j] = biased_8(q);
+    else w[j] = q & 0x0f0f0f0f, w[4 + j] = (q >> 4) & 0x0f0f0f0f;
+  }
+  UNROLL for (int k = 0; k < dwords; k += 4) {
+    transpose_16_bytes(at, stride, 0, from + 4 * (dwords + 1) + 4 * k, t);
+    UNROLL for (int j = 0; j < 4; j++) {
+      if (format == Q8_0) w[8 + k + j] = biased_8(t[j]);
+      else w[8 + j] = t[j] & 0x0f0f0f0f, w[12 + j] = (t[j] >> 4) & 0x0f0f0f0f;
+    }
+  }
+}
 
+static inline __attribute__((always_inline)) void store_two_blocks(const i64 format, Rows rows, i64 from, Panel* panel, i64 b) {
+  FOR_VECTORS {
+    vi w[16];
+    vf scale[2];
+    two_blocks_of(format, rows.at + v * rows.stride, rows.stride, from, w, scale);
+    UNROLL for (int k = 0; k < 2; k++) store_vf(&panel->scales[b + k][v], scale[k]);
+    UNROLL for (int j = 0; j < 16; j++) store_vi(&panel->bytes[8 * b + j][v], w[j]);
+  }
+}
 
 /* Columns first .. first + count of a block format into panel->bytes, ->scales and ->minima. */
 static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Panel* panel) {
   vi t[4];
   switch (m->format) {
     case Q4_0: {
-      /*
-       * Two blocks are 36 bytes: nine dwords, of which the first begins with the scale of one block and the fifth ends with that of
-       * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here).
-       */
       i64 b = 0;
       for (; b + 2 <= count / BLOCK; b += 2) {
-        const i64 from = (first / BLOCK + b) * 18;
         fetch_ahead(m, (first / BLOCK + b) / 2, TILE * 36);
-        FOR_VECTORS {
-          vi d[5], e[4];
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from, d);
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16, e);
-          d[4] = e[0];
-          store_vf(&panel->scales[b][v], f16_to_vf(d[0]));
-          store_vf(&panel->scales[b + 1][v], f16_to_vf((vi)((vu)d[4] >> 16)));
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 20, e);
-          UNROLL for (int j = 0; j < 4; j++) {
-            const vi q = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
-            store_vi(&panel->bytes[8 * b + j][v], q & 0x0f0f0f0f);
-            store_vi(&panel->bytes[8 * b + 4 + j][v], (q >> 4) & 0x0f0f0f0f);
-            store_vi(&panel->bytes[8 * b + 8 + j][v], e[j] & 0x0f0f0f0f);
-            store_vi(&panel->bytes[8 * b + 12 + j][v], (e[j] >> 4) & 0x0f0f0f0f);
-          }
-        }
+        store_two_blocks(Q4_0, rows, (first / BLOCK + b) * 18, panel, b);
       }
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 18;
@@ -191,23 +209,11 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       }
       return;
     }
-    case Q8_0: { /* in the same way: 68 bytes, 17 dwords */
+    case Q8_0: {
       i64 b = 0;
       for (; b + 2 <= count / BLOCK; b += 2) {
-        const i64 from = (first / BLOCK + b) * 34;
         fetch_ahead(m, (first / BLOCK + b) / 2, TILE * 68);
-        FOR_VECTORS {
-          vi d[12];
-          UNROLL for (int k = 0; k < 3; k++) transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16 * k, d + 4 * k);
-          store_vf(&panel->scales[b][v], f16_to_vf(d[0]));
-          store_vf(&panel->scales[b + 1][v], f16_to_vf((vi)((vu)d[8] >> 16)));
-          UNROLL for (int j = 0; j < 8; j++)
-            store_vi(&panel->bytes[8 * b + j][v], biased_8((vi)((vu)d[j] >> 16) | d[j + 1] << 16));
-          UNROLL for (int half = 0; half < 2; half++) {
-            transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 36 + 16 * half, t);
-            UNROLL for (int j = 0; j < 4; j++) store_vi(&panel->bytes[8 * b + 8 + 4 * half + j][v], biased_8(t[j]));
-          }
-        }
+        store_two_blocks(Q8_0, rows, (first / BLOCK + b) * 34, panel, b);
       }
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 34;
@@ -304,6 +310,25 @@ static inline vi byte_of(vi dword, int k, int is_signed) {
   return is_signed ? (dword << (24 - 8 * k)) >> 24 : (vi)((vu)dword >> 8 * k) & 0xff;
 }
 
+static inline int bytes_of_number(i64 format) { return format == F32 ? 4 : format == FP8 ? 1 : 2; }
+
+/* The columns in 16 bytes of each row: four of F32, eight of F16 and BF16, sixteen of FP8, whose scale is not in them. */
+static inline __attribute__((always_inline)) void columns_of(const i64 format, const vi t[4], vf* out) {
+  UNROLL for (int j = 0; j < 4; j++) switch (format) {
+      case F32: out[j] = (vf)t[j]; break;
+      case BF16:
+        out[2 * j] = (vf)(t[j] << 16);
+        out[2 * j + 1] = (vf)(t[j] & (i32)0xffff0000);
+        break;
+      case F16:
+        out[2 * j] = f16_to_vf(t[j] & 0xffff);
+        out[2 * j + 1] = f16_to_vf((vi)((vu)t[j] >> 16));
+        break;
+      default:
+        UNROLL for (int k = 0; k < 4; k++) out[4 * j + k] = e4m3_to_vf(byte_of(t[j], k, 0));
+    }
+}
+
 /* The rows' values in float32, bit by bit as the format defines them: one rounding for each operation written there. */
 static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Panel* panel) {
   vi t[4];
@@ -324,25 +349,20 @@ static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       }
     return;
   }
-  const int bytes = m->format == F32 ? 4 : m->format == FP8 ? 1 : 2, each = 16 / bytes;
+  const int bytes = bytes_of_number(m->format), each = 16 / bytes;
   i64 c = 0;
   for (; c + each <= count; c += each) {
     fetch_ahead(m, (first + c) / each, TILE * 16);
     FOR_VECTORS {
+      vf column[16];
       transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes, t);
-      UNROLL for (int j = 0; j < 4; j++) switch (m->format) {
-          case F32: store_vf(&panel->floats[c + j][v], (vf)t[j]); break;
-          case BF16:
-            store_vf(&panel->floats[c + 2 * j][v], (vf)(t[j] << 16));
-            store_vf(&panel->floats[c + 2 * j + 1][v], (vf)(t[j] & (i32)0xffff0000));
-            break;
-          case F16:
-            store_vf(&panel->floats[c + 2 * j][v], f16_to_vf(t[j] & 0xffff));
-            store_vf(&panel->floats[c + 2 * j + 1][v], f16_to_vf((vi)((vu)t[j] >> 16)));
-            break;
-          default:
-            UNROLL for (int k = 0; k < 4; k++) store_vf(&panel->floats[c + 4 * j + k][v], e4m3_to_vf(byte_of(t[j], k, 0)));
-        }
+      switch (m->format) {
+        case F32: columns_of(F32, t, column); break;
+        case BF16: columns_of(BF16, t, column); break;
+        case F16: columns_of(F16, t, column); break;
+        default: columns_of(FP8, t, column);
+      }
+      for (int k = 0; k < each; k++) store_vf(&panel->floats[c + k][v], column[k]);
     }
   }
   for (; c < count; c++) /* the columns behind the last 16 bytes */

@@ -10,22 +10,38 @@
 #pragma once
 #include "panel.h"
 
-/* The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). Row i is index[i], or i. */
+/*
+ * The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). The latter lie as they are multiplied: row by row,
+ * or TOGETHER rows next to each other, block by block, where there are many. Row i is index[i], or first_row + i.
+ */
 typedef struct {
-  const float* floats;
-  const i8* bytes;    /* [row][stride], -127..127 */
-  const float* scales; /* [row][stride / 32] */
-  const i32* sums;    /* [row][stride / 16], of the bytes */
-  i64 stride, offset; /* in columns */
-  const i32* index;
+  const float* floats; /* [row][stride] */
+  const i8* bytes;     /* [row / together][block][row % together][BLOCK], -127..127 */
+  const float* scales; /* [row / together][block][row % together] */
+  const i32* sums;     /* [row / together][block][half][row % together], of the bytes */
+  i64 stride;          /* columns of a row */
+  i64 together;        /* 1 or TOGETHER */
+  i64 first_row, first_column;
+  const i32* index; /* or 0; only for rows that lie alone */
 } Activations;
 
-static inline i64 activation_row(const Activations* x, i64 t) { return (x->index ? x->index[t] : t) * x->stride + x->offset; }
+enum { TOGETHER = 16 };
+
+static inline i64 activation_row(const Activations* x, i64 t) { return x->index ? x->index[t] : x->first_row + t; }
+static inline const float* floats_of(const Activations* x, i64 t) { return x->floats + activation_row(x, t) * x->stride + x->first_column; }
+
+/* The number of a row's block among all blocks. */
+static inline i64 block_of(const Activations* x, i64 row, i64 column) {
+  const i64 blocks = x->stride / BLOCK, b = (x->first_column + column) / BLOCK;
+  return x->together == 1 ? row * blocks + b : row / TOGETHER * TOGETHER * blocks + b * TOGETHER + row % TOGETHER;
+}
+/* And where its two sums begin; the second follows `together` further on. */
+static inline i64 sums_of(const Activations* x, i64 block) { return x->together == 1 ? 2 * block : 2 * block - block % TOGETHER; }
 
 /* Tokens that are multiplied together: as many as registers allow. */
 #if LANES == 16
 #define TOKENS_OF_BYTES 8
-#define TOKENS_OF_FLOATS 6
+#define TOKENS_OF_FLOATS 7
 #elif defined(__aarch64__)
 #define TOKENS_OF_BYTES 8
 #define TOKENS_OF_FLOATS 6
@@ -41,41 +57,44 @@ typedef struct {
   i32 zero;
 } Kind;
 
-static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const Panel* p, i64 first, i64 count,
-                                                                  const Activations* x, i64 t0, float (*acc)[TILE]) {
-  const i8* bytes[T];
-  const float* scales[T];
-  const i32* sums[T];
+/* T tokens; `together` as in Activations. */
+static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const int together, const Panel* p, i64 first,
+                                                                  i64 count, const Activations* x, i64 t0, float (*acc)[TILE]) {
+  const i8* bytes[TOKENS_OF_BYTES];
+  const float* scales[TOKENS_OF_BYTES];
+  const i32* sums[TOKENS_OF_BYTES];
+  const i64 first_block = block_of(x, activation_row(x, t0), first);
   UNROLL for (int t = 0; t < T; t++) {
-    const i64 row = activation_row(x, t0 + t) + first;
-    bytes[t] = x->bytes + row;
-    scales[t] = x->scales + row / BLOCK;
-    sums[t] = x->sums + row / 16;
+    const i64 block = together == 1 ? block_of(x, activation_row(x, t0 + t), first) : first_block + t;
+    bytes[t] = x->bytes + BLOCK * block;
+    scales[t] = x->scales + block;
+    sums[t] = x->sums + (together == 1 ? 2 * block : sums_of(x, first_block) + t);
   }
   for (int v = 0; v < TILE; v += LANES) {
-    vf total[T];
+    vf total[TOKENS_OF_BYTES];
     UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(&acc[t0 + t][v]);
     for (i64 b = 0; b < count / BLOCK; b++) {
       for (int half = 0; half < BLOCK / kind.group; half++) { /* Q6_K: two scales a block */
         const int dwords = kind.group / 4;
-        vi sum[T];
+        vi sum[TOKENS_OF_BYTES];
         UNROLL for (int t = 0; t < T; t++) {
-          const i32 of_group = kind.group == 16 ? sums[t][2 * b + half] : sums[t][2 * b] + sums[t][2 * b + 1];
+          const i32* both = sums[t] + 2 * b * together;
+          const i32 of_group = kind.group == 16 ? both[half * together] : both[0] + both[together];
           sum[t] = vi_of(-kind.zero * of_group);
         }
         UNROLL for (int j = 0; j < dwords; j++) {
           const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
           UNROLL for (int t = 0; t < T; t++) {
-            const i32 four = *(const i32*)(bytes[t] + BLOCK * b + kind.group * half + 4 * j);
+            const i32 four = *(const i32*)(bytes[t] + BLOCK * together * b + kind.group * half + 4 * j);
             sum[t] = kind.is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
           }
         }
         const vf scale = load_vf(&p->scales[kind.group == 16 ? 2 * b + half : b][v]);
-        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b]), total[t]);
+        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b * together]), total[t]);
         if (kind.has_minima) {
           const vf minimum = load_vf(&p->minima[b][v]);
           UNROLL for (int t = 0; t < T; t++)
-            total[t] = fma_vf(minimum, vf_of(-scales[t][b] * (float)(sums[t][2 * b] + sums[t][2 * b + 1])), total[t]);
+            total[t] = fma_vf(minimum, vf_of(-scales[t][b * together] * (float)(sums[t][2 * b * together] + sums[t][(2 * b + 1) * together])), total[t]);
         }
       }
     }
@@ -83,18 +102,78 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
   }
 }
 
-static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind, const Panel* p, i64 first, i64 count,
-                                                                const Activations* x, i64 tokens, float (*acc)[TILE]) {
-  i64 t = 0;
-  for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES) bytes_of_tokens(TOKENS_OF_BYTES, kind, p, first, count, x, t, acc);
-  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, kind, p, first, count, x, t, acc);
-  if (t < tokens) bytes_of_tokens(1, kind, p, first, count, x, t, acc);
+#if defined(__AMX_INT8__)
+#include "tile-registers.h"
+#endif
+
+static inline __attribute__((always_inline)) void bytes_of_some(const Kind kind, const int together, const Panel* p, i64 first, i64 count,
+                                                                const Activations* x, i64 t, i64 tokens, float (*acc)[TILE]) {
+  for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES) bytes_of_tokens(TOKENS_OF_BYTES, kind, together, p, first, count, x, t, acc);
+  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, kind, together, p, first, count, x, t, acc);
+  if (t < tokens) bytes_of_tokens(1, kind, together, p, first, count, x, t, acc);
 }
 
-static void multiply_bytes(i64 format, const Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
+static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind, Panel* p, i64 first, i64 count, const Activations* x,
+                                                                i64 tokens, float (*acc)[TILE]) {
+  if (x->together == 1) {
+    bytes_of_some(kind, 1, p, first, count, x, 0, tokens, acc);
+    return;
+  }
+  i64 in_tiles = 0;
+#if defined(__AMX_INT8__)
+  in_tiles = tokens % TOGETHER < FEWEST_TOKENS_FOR_TILES ? tokens / TOGETHER * TOGETHER : tokens;
+#endif
+  bytes_of_some(kind, TOGETHER, p, first, count, x, in_tiles, tokens, acc);
+#if defined(__AMX_INT8__)
+  if (in_tiles > 0) bytes_in_tiles(kind, p, first, count, x, in_tiles, acc);
+#endif
+}
+
+/* acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. */
+static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Kind kind, const Matrix* m, Rows rows,
+                                                                   const Activations* x, float* acc) {
+  const i64 block = block_of(x, activation_row(x, 0), 0), pair_bytes = format == Q4_0 ? 36 : 68, together = x->together;
+  const i8* bytes = x->bytes + BLOCK * block;
+  const float* scales = x->scales + block;
+  const i32* sums = x->sums + sums_of(x, block);
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 pair = 0; pair < m->columns / BLOCK / 2; pair++) {
+    fetch_ahead(m, pair, TILE * pair_bytes);
+    FOR_VECTORS {
+      vi w[16];
+      vf scale[2];
+      two_blocks_of(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, w, scale);
+      UNROLL for (int k = 0; k < 2; k++) {
+        const i64 b = (2 * pair + k) * together;
+        vi sum = vi_of(-kind.zero * (sums[2 * b] + sums[2 * b + together]));
+        UNROLL for (int j = 0; j < 8; j++) {
+          const i32 four = *(const i32*)(bytes + BLOCK * b + 4 * j);
+          sum = kind.is_8bit ? dot_8bit(sum, w[8 * k + j], four) : dot_7bit(sum, w[8 * k + j], four);
+        }
+        total[v / LANES] = fma_vf(vf_of_vi(sum), scale[k] * vf_of(scales[b]), total[v / LANES]);
+      }
+    }
+  }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+
+static const Kind kind_of_q8_0 = {1, BLOCK, 0, BIAS_8}, kind_of_q4_0 = {0, BLOCK, 0, 8};
+
+/* 0 where a panel is needed. */
+static int stream_blocks(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  if (m->columns % (2 * BLOCK)) return 0;
+  switch (m->format) {
+    case Q8_0: stream_of_blocks(Q8_0, kind_of_q8_0, m, rows, x, acc); return 1;
+    case Q4_0: stream_of_blocks(Q4_0, kind_of_q4_0, m, rows, x, acc); return 1;
+    default: return 0;
+  }
+}
+
+static void multiply_bytes(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
   switch (format) {
-    case Q8_0: bytes_of_kind((Kind){1, BLOCK, 0, BIAS_8}, p, first, count, x, tokens, acc); return;
-    case Q4_0: bytes_of_kind((Kind){0, BLOCK, 0, 8}, p, first, count, x, tokens, acc); return;
+    case Q8_0: bytes_of_kind(kind_of_q8_0, p, first, count, x, tokens, acc); return;
+    case Q4_0: bytes_of_kind(kind_of_q4_0, p, first, count, x, tokens, acc); return;
     case Q4_K: bytes_of_kind((Kind){0, BLOCK, 1, 0}, p, first, count, x, tokens, acc); return;
     case Q6_K: bytes_of_kind((Kind){0, 16, 0, 32}, p, first, count, x, tokens, acc); return;
     default: bytes_of_kind((Kind){0, BLOCK, 0, 12}, p, first, count, x, tokens, acc);
@@ -103,10 +182,13 @@ static void multiply_bytes(i64 format, const Panel* p, i64 first, i64 count, con
 
 static inline __attribute__((always_inline)) void floats_of_tokens(const int T, const Panel* p, i64 first, i64 count,
                                                                    const Activations* x, i64 t0, float (*acc)[TILE]) {
-  const float* rows[T];
-  UNROLL for (int t = 0; t < T; t++) rows[t] = x->floats + activation_row(x, t0 + t) + first;
+  const float* rows[TOKENS_OF_FLOATS];
+  UNROLL for (int t = 0; t < T; t++) {
+    rows[t] = floats_of(x, t0 + t) + first;
+    __asm__("" : "+r"(rows[t])); /* else the compiler adds strides in the loop to spare registers */
+  }
   for (int v = 0; v < TILE; v += LANES) {
-    vf sum[T][4];
+    vf sum[TOKENS_OF_FLOATS][4];
     UNROLL for (int t = 0; t < T; t++)
       UNROLL for (int k = 0; k < 4; k++) sum[t][k] = vf_of(0);
     i64 c = 0;
@@ -138,6 +220,36 @@ static void multiply_floats(const Panel* p, i64 first, i64 count, const Activati
   if (t < tokens) floats_of_tokens(1, p, first, count, x, t, acc);
 }
 
+/* acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. */
+static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
+                                                                   const float* x, float* acc) {
+  const int each = 16 / bytes_of_number(format);
+  for (int v = 0; v < TILE; v += LANES) {
+    vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
+    for (i64 c = 0; c < count; c += each) {
+      vi t[4];
+      vf column[16];
+      if (v == 0) fetch_ahead(m, (first + c) / each, TILE * 16);
+      transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes_of_number(format), t);
+      columns_of(format, t, column);
+      UNROLL for (int k = 0; k < each; k++) sum[k % 4] = fma_vf(column[k], vf_of(x[c + k]), sum[k % 4]);
+    }
+    store_vf(acc + v, load_vf(acc + v) + ((sum[0] + sum[1]) + (sum[2] + sum[3])));
+  }
+}
+
+/* 0 where a panel is needed. */
+static int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, float* acc) {
+  const float* at = floats_of(x, 0) + first;
+  if (count % 8) return 0;
+  switch (m->format) {
+    case F32: stream_of_format(F32, m, rows, first, count, at, acc); return 1;
+    case F16: stream_of_format(F16, m, rows, first, count, at, acc); return 1;
+    case BF16: stream_of_format(BF16, m, rows, first, count, at, acc); return 1;
+    default: return 0;
+  }
+}
+
 enum { FEW_ROWS_TOKENS = 64 };
 
 /* Scratch of a worker for tile products: the panel, sums of rows that are worked on one by one, then accumulators. */
@@ -155,6 +267,7 @@ static inline void clear(float (*acc)[TILE], i64 tokens) {
 static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel) {
   clear(acc, tokens);
   if (is_block_format(m->format) && x->bytes) {
+    if (tokens == 1 && stream_blocks(m, rows, x, acc[0])) return;
     /* The length of a stretch changes no sum here. For few tokens it is short: fetching the next tile and multiplying this one
        then take turns so quickly that memory is never idle. */
     const i64 stretch = tokens > 4 ? STRETCH : m->format == Q4_K || m->format == Q6_K ? 256 : SHORT_STRETCH;
@@ -167,6 +280,7 @@ static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i6
   }
   for (i64 first = 0; first < m->columns; first += STRETCH) {
     const i64 count = min_i64(STRETCH, m->columns - first);
+    if (tokens == 1 && stream_floats(m, rows, first, count, x, acc[0])) continue;
     unpack_floats(m, rows, first, count, panel);
     multiply_floats(panel, first, count, x, tokens, acc);
   }
@@ -185,8 +299,7 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
 /*
  * The tile that begins at `row`, of a matrix that ends before row `end`: acc[t][lane + r] = row r of the tile . activation t, where
  * lane is returned. It is 0 but for the last tile, which is moved back so that all its rows exist.
- * With few tokens memory is what takes time: the tile at `next` is fetched meanwhile (0: none; a
- * wrong guess does no harm).
+ * While it is unpacked the tile at `next` is fetched (0: none; a wrong guess does no harm).
  */
 static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
                            float (*acc)[TILE], TileScratch* scratch) {
@@ -197,7 +310,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
         const i64 n = min_i64(tokens - t0, FEW_ROWS_TOKENS);
         Activations part = *x;
         if (part.index) part.index += t0;
-        else part.offset += t0 * part.stride;
+        part.first_row += t0;
         product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel);
         for (i64 t = 0; t < n; t++) acc[t0 + t][r - row] = scratch->one[t][0];
       }
@@ -206,37 +319,32 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
   }
   const i64 begin = min_i64(row, end - TILE);
   const Rows rows = {m.data + begin * m.row_bytes, m.row_bytes, begin};
-  m.ahead = tokens <= 4 ? next : 0;
+  m.ahead = next;
   product_of_rows(&m, rows, x, tokens, acc, &scratch->panel);
   return row - begin;
 }
 
-/* Columns of a row to int8 blocks: scale = greatest magnitude / 127, rounding to nearest (ties to even). */
-static void quantize_row(const float* x, i64 columns, i8* bytes, float* scales, i32* sums) {
+/* Columns of row `row` to int8 blocks: scale = greatest magnitude / 127, rounding to nearest (ties to even). */
+static void quantize_row(const float* x, i64 columns, const Activations* into, i64 row, i64 column) {
+  typedef i8 Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
   for (i64 b = 0; b < columns / BLOCK; b++) {
-    vf greatest = vf_of(0);
-    for (int c = 0; c < BLOCK; c += LANES) {
-      const vf value = load_vf(x + BLOCK * b + c);
-      greatest = max_vf(greatest, max_vf(value, -value));
-    }
-    float lane[LANES], most = 0;
-    store_vf(lane, greatest);
-    for (int i = 0; i < LANES; i++) most = lane[i] > most ? lane[i] : most;
+    const i64 block = block_of(into, row, column + b * BLOCK), sums = sums_of(into, block);
+    vi greatest = vi_of(0); /* as bits, which are in the order of the magnitudes; NaN is above all */
+    for (int c = 0; c < BLOCK; c += LANES) greatest = __builtin_elementwise_max(greatest, load_vi(x + BLOCK * b + c) & 0x7fffffff);
+    const float most = bits_to_f32((u32)__builtin_reduce_max(greatest));
     /* below 2^-120 the inverse would overflow: such a block counts as zero */
     const float scale = most > 0x1p-120f ? most / 127.0f : 0.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
     UNROLL for (int half = 0; half < 2; half++) {
-      i32 sum = 0;
-      for (int c = 16 * half; c < 16 * half + 16; c += LANES) {
+      vi sum = vi_of(0);
+      UNROLL for (int c = 16 * half; c < 16 * half + 16; c += LANES) {
         /* 1.5 * 2^23 rounds; |x / scale| <= 127.00001 rounds to 127 at most */
         const vf rounded = load_vf(x + BLOCK * b + c) * vf_of(inverse) + vf_of(12582912.0f);
         const vi value = (vi)rounded - (i32)f32_to_bits(12582912.0f);
-        for (int i = 0; i < LANES; i++) {
-          bytes[BLOCK * b + c + i] = (i8)value[i];
-          sum += value[i];
-        }
+        *(Bytes*)(into->bytes + BLOCK * block + c) = __builtin_convertvector(value, Bytes);
+        sum += value;
       }
-      sums[2 * b + half] = sum;
+      ((i32*)into->sums)[sums + half * into->together] = __builtin_reduce_add(sum);
     }
-    scales[b] = scale;
+    ((float*)into->scales)[block] = scale;
   }
 }

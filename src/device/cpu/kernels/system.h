@@ -30,7 +30,7 @@ static inline i64 system_call(i64 number, i64 a, i64 b, i64 c, i64 d, i64 e, i64
 }
 
 #if defined(__x86_64__)
-enum { SYS_MMAP = 9, SYS_MUNMAP = 11, SYS_MADVISE = 28, SYS_FUTEX = 202 };
+enum { SYS_MMAP = 9, SYS_MUNMAP = 11, SYS_MADVISE = 28, SYS_ARCH_PRCTL = 158, SYS_FUTEX = 202 };
 #else
 enum { SYS_MUNMAP = 215, SYS_MMAP = 222, SYS_MADVISE = 233, SYS_FUTEX = 98 };
 #endif
@@ -52,6 +52,13 @@ static inline void sleep_while(const i32* word, i32 value) {
   } most = {0, 50000000};
   system_call(SYS_FUTEX, (i64)(uptr)word, FUTEX_WAIT_PRIVATE, value, (i64)(uptr)&most, 0, 0);
 }
+#if defined(__x86_64__)
+/* The tile registers of AMX, 8 KB a thread, must be asked for: once for the process and all its threads; twice does no harm. */
+static inline i32 ask_for_tiles(void) {
+  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+  return system_call(SYS_ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA, 0, 0, 0, 0) == 0;
+}
+#endif
 static inline void wake_all(const i32* word) { system_call(SYS_FUTEX, (i64)(uptr)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, 0, 0, 0); }
 
 #elif defined(__wasm__)
@@ -78,6 +85,7 @@ static inline void unmap_file(void* address, u64 bytes) { (void)address, (void)b
 static inline void yield_core(void) { SwitchToThread(); }
 #endif
 static inline void ask_for_huge_pages(void* address, u64 bytes) { (void)address, (void)bytes; }
+static inline i32 ask_for_tiles(void) { return 0; } /* no Mac has them; Windows is asked in a way that we have not tried */
 /* There is no public call to sleep on a word here that all versions have: the core is given to others instead. */
 static inline void sleep_while(const i32* word, i32 value) {
   if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) yield_core();
