@@ -35,11 +35,19 @@ const tarball = join(project, filename);
 const installed = join(project, "node_modules/freehold");
 mkdirSync(installed, { recursive: true });
 run("tar", ["-xzf", tarball, "-C", installed, "--strip-components=1"]);
-const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
-for (const name of Object.keys(dependencies)) {
-  cpSync(join(root, "node_modules", name), join(project, "node_modules", name), { recursive: true });
-}
+copyDependencies(installed);
 writeFileSync(join(project, "package.json"), '{"name": "application", "version": "1.0.0"}');
+
+/** What a package depends on, and what that depends on. */
+function copyDependencies(folder: string): void {
+  const { dependencies = {} } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  for (const name of Object.keys(dependencies)) {
+    const copy = join(project, "node_modules", name);
+    if (existsSync(copy)) continue;
+    cpSync(join(root, "node_modules", name), copy, { recursive: true });
+    copyDependencies(copy);
+  }
+}
 
 const program = `
   const model = await loadModel();
