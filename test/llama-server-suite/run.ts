@@ -1,6 +1,6 @@
 /**
  * Runs llama.cpp's own tests of its server against Freehold's: node test/llama-server-suite/run.ts [--file test_basic.py] [--json FILE]
- * [--mutate]. The first run fetches the tests (the git bundle inside npm's node-llama-cpp) and makes a Python environment for them.
+ * [--mutate [--break auth]]. The first run fetches the tests (the git bundle inside npm's node-llama-cpp) and makes a Python environment for them.
  * Each file is run as it is; tests that failed and that relaxed.json declares are run once more without comparing the other model's
  * words, and are counted apart. --mutate breaks one feature after the other and must find fewer tests passed.
  */
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     file: { type: "string", multiple: true },
     json: { type: "string" },
     mutate: { type: "boolean", default: false },
+    break: { type: "string", multiple: true, default: [...breakable] },
   },
 });
 
@@ -143,7 +144,7 @@ function printTable(results: readonly FileResult[]): void {
 
 function mutate(): void {
   // One file that has each feature is enough to show that its count falls.
-  for (const { broken, file } of mutations) {
+  for (const { broken, file } of mutations.filter((mutation) => values.break.includes(mutation.broken))) {
     const whole = count(pytest(file, { relax: false }), "passed");
     const rest = count(pytest(file, { relax: false, broken }), "passed");
     console.log(`without ${broken}: ${file} ${whole} -> ${rest}`);

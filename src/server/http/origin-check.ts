@@ -39,13 +39,13 @@ export function checkOrigin({ host, origin }: IncomingHttpHeaders, policy: Origi
   });
 }
 
-/** Headers that let a page of a listed origin read the answer. */
+/** Headers that let a page of a listed origin read the answer, written as in the standard: some scripts compare letter by letter. */
 export function corsHeaders(origin: string | undefined, policy: OriginPolicy): Record<string, string> {
   if (policy.origins.length === 0) return {};
   if (origin === undefined || !isListed(origin, policy)) return { vary: "origin" };
   return {
-    "access-control-allow-origin": origin,
-    "access-control-expose-headers": "x-request-id, retry-after",
+    "Access-Control-Allow-Origin": origin,
+    "Access-Control-Expose-Headers": "x-request-id, retry-after",
     vary: "origin",
   };
 }
@@ -53,10 +53,10 @@ export function corsHeaders(origin: string | undefined, policy: OriginPolicy): R
 /** What a preflight request of a listed origin is told beyond that. */
 export function preflightHeaders(methods: readonly string[]): Record<string, string> {
   return {
-    "access-control-allow-methods": methods.join(", "),
-    "access-control-allow-headers":
+    "Access-Control-Allow-Methods": methods.join(", "),
+    "Access-Control-Allow-Headers":
       "authorization, content-type, x-api-key, x-request-id, idempotency-key, anthropic-version, anthropic-beta, traceparent",
-    "access-control-max-age": "600",
+    "Access-Control-Max-Age": "600",
   };
 }
 

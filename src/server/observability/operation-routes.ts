@@ -30,7 +30,7 @@ export function operationRoutes(parts: OperationParts): readonly Route[] {
       handle: async (call) =>
         call.text(200, await parts.metrics.text(), parts.metrics.contentType, {
           // As llama-server tells it: a counter that fell was started anew.
-          "process-start-time-unix": String(Math.floor(performance.timeOrigin / 1000)),
+          "Process-Start-Time-Unix": String(Math.floor(performance.timeOrigin / 1000)),
         }),
     },
   ];
