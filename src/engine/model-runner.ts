@@ -4,12 +4,13 @@
  */
 
 import type { Device, Program } from "../device/device.ts";
-import { RequestError } from "../errors.ts";
+import { DeviceError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { recordTransformer } from "../model/transformer.ts";
+import { recordTransformer, type TransformerOptions } from "../model/transformer.ts";
 import { cacheLayouts } from "../tensor/graph.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
+import type { EngramMemory, NgramPart } from "./engram/engram-memory.ts";
 import { yieldToEventLoop } from "./event-loop.ts";
 
 export interface RunnerOptions {
@@ -20,6 +21,9 @@ export interface RunnerOptions {
   /** Labels of intermediate values that stay readable after a step. */
   readonly keep?: readonly string[];
   readonly maxRewind?: number;
+  /** The n-gram memory of a model that has one. */
+  readonly engram?: EngramMemory | undefined;
+  readonly transformer?: TransformerOptions;
 }
 
 /** Tokens to append to a sequence, and how many of the last of them want logits. */
@@ -34,16 +38,25 @@ export class ModelRunner {
   readonly program: Program;
   readonly cache: KvCache;
   readonly stepTokens: number;
+  readonly engram: EngramMemory | undefined;
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
+  /** Tokens of the smallest group that an indexer scores. */
+  readonly #tokensPerScore: number;
 
   constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
     this.config = config;
     this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
-    const graph = recordTransformer(config);
-    const limits = stepLimits(cacheLayouts(graph), this.#limits);
+    this.engram = options.engram;
+    if (config.architecture === "deepseek-v4.1" && config.engram !== undefined && this.engram === undefined)
+      throw new DeviceError("The model has an n-gram memory, and the runner was given none", { code: "no-engram" });
+    const graph = recordTransformer(config, options.transformer);
+    const layouts = cacheLayouts(graph);
+    const growing = layouts.filter(({ reach }) => reach === Number.POSITIVE_INFINITY);
+    this.#tokensPerScore = Math.min(4, ...growing.map(({ tokensPerRow }) => tokensPerRow));
+    const limits = stepLimits(layouts, this.#limits);
     this.program = device.compile(graph, { limits, keep: options.keep ?? [] });
     this.cache = new KvCache(this.program, options.maxRewind);
   }
@@ -64,7 +77,7 @@ export class ModelRunner {
     const rows: Float32Array[] = [];
     for (let start = 0, count: number; start < tokenIds.length; start += count) {
       options.signal?.throwIfAborted();
-      count = Math.min(stepTokens, stepTokensAt(sequence.length + stepTokens));
+      count = Math.min(stepTokens, this.#stepTokensAt(sequence.length + stepTokens));
       const part = tokenIds.slice(start, start + count);
       const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
       rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted }])).flat());
@@ -98,7 +111,8 @@ export class ModelRunner {
     );
     this.#makeRoom(parts);
     for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
-    await this.program.run(stepTables(parts, this.cache.layouts, this.#limits.tokens));
+    const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
+    await this.program.run({ sizes, inputs: { ...inputs, ...(await this.engram?.inputs(ngramParts(batch))) } });
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
     const read = this.program.read("logits"); // a copy already
@@ -126,20 +140,24 @@ export class ModelRunner {
     if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
     this.#limits = {
-      tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext))),
+      tokens: Math.max(tokens, Math.min(roomTokens, this.#stepTokensAt(roomContext))),
       sequences: Math.max(parts.length, sequences),
       context: roomContext,
     };
     this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
   }
+
+  /**
+   * Tokens of a step behind `context` tokens: the indexer's scores are a table of a row a token and a column an entry, which is
+   * kept to 64 MB. How the input is cut changes no bit of the result.
+   */
+  #stepTokensAt(context: number): number {
+    return Math.max(16, Math.floor((16 << 20) / (context / this.#tokensPerScore)));
+  }
 }
 
-/**
- * Tokens of a step behind `context` tokens: the indexer's scores are a table of a row a token and a column an entry of 4 tokens,
- * which is kept to 64 MB. How the input is cut changes no bit of the result.
- */
-function stepTokensAt(context: number): number {
-  return Math.max(16, Math.floor((16 << 20) / (context / 4)));
+function ngramParts(batch: readonly Append[]): NgramPart[] {
+  return batch.map(({ sequence, tokenIds }) => ({ before: sequence.tokenIds, tokenIds }));
 }
 
 /** A sequence of tokens and what the model remembers of it. */

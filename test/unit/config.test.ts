@@ -16,6 +16,7 @@ describe("config.json", () => {
     assert.equal(config.numLayers, 43);
     assert.deepEqual(config.compressRatios.slice(0, 5), [0, 0, 4, 128, 4]);
     assert.equal(config.compressRatios.length, 43);
+    assert.ok(config.architecture === "deepseek-v4");
     assert.deepEqual(config.hashRouted.filter(Boolean).length, 3);
     assert.deepEqual(config.compressRope, {
       theta: 160_000,
@@ -37,6 +38,7 @@ describe("config.json", () => {
   test("in transformers' spelling says the same as in the published one", () => {
     const seed = parseConfig(read("assets/seed-v4/config.json"));
     assert.deepEqual(seed.compressRatios, [0, 0, 4, 128, 4, 128]);
+    assert.ok(seed.architecture === "deepseek-v4");
     assert.deepEqual(seed.hashRouted, [true, false, false, false, false, false]);
     assert.equal(seed.ropeHeadDim, 32);
     assert.equal(seed.compressRope.yarn, undefined);

@@ -6,6 +6,7 @@
 
 import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
+import type { ExpertsAttributes } from "../../tensor/ops/experts.ts";
 import { countElements } from "../../tensor/shape.ts";
 import { hasBlocks } from "./matrix-formats.ts";
 import {
@@ -15,6 +16,7 @@ import {
   type PlacedMatrix,
   type Placement,
   type Span,
+  roundingSlots,
   slotsOf,
 } from "./op-slots.ts";
 
@@ -64,7 +66,7 @@ export class CommandWriter {
     if (outputs.every((output) => countElements(this.#place.shape(output)) === 0)) return;
     if (op.name === "linear") this.#linear(inputs, first, 1);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
-    else if (op.name === "experts") this.#experts(inputs, first, (attributes as { limit: number }).limit);
+    else if (op.name === "experts") this.#experts(inputs, first, attributes as ExpertsAttributes);
     else {
       const [name, slots] = slotsOf(node, this.#place);
       this.#add(name, slots, inputs, outputs);
@@ -90,7 +92,7 @@ export class CommandWriter {
     this.#add("linear", slots, [activations.span], [y]);
   }
 
-  #experts([x, chosen, weights, gate, up, down]: readonly Tensor[], y: Tensor, limit: number): void {
+  #experts([x, chosen, weights, gate, up, down]: readonly Tensor[], y: Tensor, { limit, roundsHidden }: ExpertsAttributes): void {
     const place = this.#place;
     const [tokens, k] = place.shape(chosen!) as [number, number];
     const matrices = [gate!, up!, down!].map((tensor) => place.matrix(tensor)) as [
@@ -115,7 +117,7 @@ export class CommandWriter {
     // gate and up share one form of x: in int8 only when both are in blocks
     const both = hasBlocks(g.format) && hasBlocks(u.format) ? g : { ...g, format: "F32" as const };
     const activations = this.#activations(x!, both, g.columns);
-    const int8 = place.int8 && hasBlocks(d.format);
+    const int8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
     const hidden = int8 ? [0, memory.bytes, memory.scales, memory.sums] : [memory.floats, 0, 0, 0];
     const common = [experts, memory.first, memory.token];
     this.#add(
@@ -124,6 +126,10 @@ export class CommandWriter {
       [activations.span, memory.lists],
       [memory.hidden],
     );
+    if (roundsHidden) {
+      const slots = [memory.floats, memory.weight, memory.first, experts, d.columns, ...roundingSlots("fp8")];
+      this.#add("roundExpertRows", slots, [memory.hidden, memory.lists], [memory.hidden, memory.lists]);
+    }
     this.#add(
       "expertsDown",
       [...expertSlots(d), ...hidden, d.columns, ...common, memory.weight, tokens, place.span(y).address],

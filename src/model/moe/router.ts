@@ -11,7 +11,7 @@ import { linear } from "../../tensor/ops/linear.ts";
 import { routerScores } from "../../tensor/ops/router-scores.ts";
 import { routingWeights } from "../../tensor/ops/routing-weights.ts";
 import { topK } from "../../tensor/ops/top-k.ts";
-import type { ModelConfig } from "../config.ts";
+import type { V4Config } from "../config.ts";
 import type { Step } from "../step.ts";
 
 export interface Routing {
@@ -21,7 +21,7 @@ export interface Routing {
 
 export function router(
   g: Graph,
-  config: ModelConfig,
+  config: V4Config,
   name: string,
   hashRouted: boolean,
   x: Tensor,
