@@ -247,11 +247,7 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
     if (scale !== undefined) used.add(scaleName);
     return { ...weight, scale: scale && { file: scale.file, info: scale.info } };
   };
-  const parameters = [
-    ...modelParameters(config),
-    ...drafterParameters(config),
-    ...engramTables(config),
-  ];
+  const parameters = [...modelParameters(config), ...drafterParameters(config), ...engramTables(config)];
   const bindings = parameters.map((parameter): Binding => {
     const parts = partsOf(parameter, take, problems.missing);
     for (const part of parts) {

@@ -31,6 +31,8 @@ export interface Append {
   readonly sequence: Sequence;
   readonly tokenIds: readonly number[];
   readonly outputs: number;
+  /** Tokens that the next step will append: what they need of the n-gram memory is read while this step computes. */
+  readonly upcoming?: readonly number[];
 }
 
 export class ModelRunner {
@@ -80,7 +82,8 @@ export class ModelRunner {
       count = Math.min(stepTokens, this.#stepTokensAt(sequence.length + stepTokens));
       const part = tokenIds.slice(start, start + count);
       const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
-      rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted }])).flat());
+      const upcoming = tokenIds.slice(start + count, start + 2 * count);
+      rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted, upcoming }])).flat());
       options.onStep?.(start + part.length);
       await yieldToEventLoop();
     }
@@ -112,7 +115,9 @@ export class ModelRunner {
     this.#makeRoom(parts);
     for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
     const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
-    await this.program.run({ sizes, inputs: { ...inputs, ...(await this.engram?.inputs(ngramParts(batch))) } });
+    const ngrams = await this.engram?.inputs(ngramParts(batch));
+    this.engram?.prefetch(upcomingNgrams(batch));
+    await this.program.run({ sizes, inputs: { ...inputs, ...ngrams } });
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
     const read = this.program.read("logits"); // a copy already
@@ -159,6 +164,18 @@ export class ModelRunner {
 function ngramParts(batch: readonly Append[]): NgramPart[] {
   return batch.map(({ sequence, tokenIds }) => ({ before: sequence.tokenIds, tokenIds }));
 }
+
+function upcomingNgrams(batch: readonly Append[]): NgramPart[] {
+  return batch
+    .filter(({ upcoming }) => upcoming?.length)
+    .map(({ sequence, tokenIds, upcoming }) => ({
+      before: [...sequence.tokenIds.slice(-longestNgram), ...tokenIds],
+      tokenIds: upcoming!,
+    }));
+}
+
+/** Tokens that any n-gram memory looks back at most. */
+const longestNgram = 8;
 
 /** A sequence of tokens and what the model remembers of it. */
 export class Sequence {

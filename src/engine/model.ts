@@ -10,6 +10,7 @@ import type { Device } from "../device/device.ts";
 import { ModelError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { EngramMemory } from "./engram/engram-memory.ts";
 import type { EncodedPrompt, GenerateOptions, GenerationEvent, GenerationResult } from "./generation.ts";
 import { ModelRunner } from "./model-runner.ts";
 import { Session } from "./session.ts";
@@ -33,6 +34,8 @@ export interface ModelParts {
   readonly name: string;
   readonly config: ModelConfig;
   readonly device: Device;
+  /** The n-gram memory, where the model has one. */
+  readonly engram?: EngramMemory | undefined;
   /** Absent when the folder holds none: such a model works on token ids. */
   readonly tokenizer: Tokenizer | undefined;
   readonly dialect: DialectName;
@@ -69,7 +72,7 @@ export class Model implements Disposable {
     this.notes = parts.notes;
     this.device = parts.device;
     this.addsBeginOfSequence = parts.addsBeginOfSequence;
-    this.runner = new ModelRunner(parts.config, parts.device);
+    this.runner = new ModelRunner(parts.config, parts.device, { engram: parts.engram });
   }
 
   /** Throws a ModelError when the model came without one. */
@@ -175,6 +178,7 @@ export class Model implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.runner.engram?.[Symbol.dispose]();
     this.device[Symbol.dispose]();
   }
 }

@@ -29,7 +29,8 @@ export async function checkChunks(subject: Subject, chunk: number): Promise<void
 /** Two or three sequences in one step, cut at odd places, each against itself alone. */
 export async function checkRagged(subject: Subject): Promise<void> {
   const [first] = subject.prompts;
-  const inputs = subject.prompts.length > 1 ? subject.prompts : [first!, first!.slice(5), first!.slice(0, 40).reverse()];
+  const inputs =
+    subject.prompts.length > 1 ? subject.prompts : [first!, first!.slice(5), first!.slice(0, 40).reverse()];
   const alone: Float32Array[][] = [];
   for (const ids of inputs) alone.push(await prefill(subject, ids, oneStep));
   const runner = subject.runner(oneStep);

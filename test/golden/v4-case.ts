@@ -88,7 +88,11 @@ export function readStoredTensors(path: string): Map<string, StoredTensor> {
     if (name === "__metadata__") continue;
     const bytes = Uint8Array.from(file.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).buffer;
     const data =
-      dtype === "U8" ? Int32Array.from(new Uint8Array(bytes)) : dtype === "I32" ? new Int32Array(bytes) : new Float32Array(bytes);
+      dtype === "U8"
+        ? Int32Array.from(new Uint8Array(bytes))
+        : dtype === "I32"
+          ? new Int32Array(bytes)
+          : new Float32Array(bytes);
     tensors.set(name, { shape, data });
   }
   return tensors;

@@ -8,6 +8,8 @@ import { openEngram } from "../../src/engine/engram/open-engram.ts";
 import type { Rounding, V41Config } from "../../src/model/config.ts";
 import { type Case, storedTensors } from "./v4-case.ts";
 
+export const v41Cases = ["window-csa2", "groups-candidates", "engram", "everything", "fakequant", "dspark"];
+
 export interface V41Case extends Pick<Case, "tensors" | "shape" | "row"> {
   readonly name: string;
   readonly config: V41Config;

@@ -15,8 +15,8 @@ import {
   opNames,
   type PlacedMatrix,
   type Placement,
-  type Span,
   roundingSlots,
+  type Span,
   slotsOf,
 } from "./op-slots.ts";
 
@@ -92,7 +92,11 @@ export class CommandWriter {
     this.#add("linear", slots, [activations.span], [y]);
   }
 
-  #experts([x, chosen, weights, gate, up, down]: readonly Tensor[], y: Tensor, { limit, roundsHidden }: ExpertsAttributes): void {
+  #experts(
+    [x, chosen, weights, gate, up, down]: readonly Tensor[],
+    y: Tensor,
+    { limit, roundsHidden }: ExpertsAttributes,
+  ): void {
     const place = this.#place;
     const [tokens, k] = place.shape(chosen!) as [number, number];
     const matrices = [gate!, up!, down!].map((tensor) => place.matrix(tensor)) as [

@@ -79,7 +79,7 @@ export class EngramMemory implements Disposable {
 
   /** Begins to read the rows of a later step. */
   prefetch(parts: readonly NgramPart[]): void {
-    for (const { hash, table } of this.#layers) table.prefetch(this.#rowsOf(hash, parts));
+    if (parts.length > 0) for (const { hash, table } of this.#layers) table.prefetch(this.#rowsOf(hash, parts));
   }
 
   /** Table rows that the tokens name in a layer (a number in the order of the config): [tokens, columns]. */

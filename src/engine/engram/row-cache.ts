@@ -50,7 +50,7 @@ export class RowCache {
   }
 
   #setOf(row: number): number {
-    return (Math.imul(row, 0x9e3779b1) >>> 0) % this.#sets * ways;
+    return ((Math.imul(row, 0x9e3779b1) >>> 0) % this.#sets) * ways;
   }
 
   #tick(): number {

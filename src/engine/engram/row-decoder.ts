@@ -15,9 +15,7 @@ export interface RowDecoder {
 export function rowDecoder({ format, columns, scaleIsFloat, blockColumns }: StoredMatrix, name: string): RowDecoder {
   switch (format) {
     case "F32":
-      return floats(columns, 4, (bytes, into) =>
-        into.set(new Float32Array(bytes.buffer, bytes.byteOffset, columns)),
-      );
+      return floats(columns, 4, (bytes, into) => into.set(new Float32Array(bytes.buffer, bytes.byteOffset, columns)));
     case "BF16":
       return floats(columns, 2, (bytes, into) =>
         decodeBf16(new Uint16Array(bytes.buffer, bytes.byteOffset, columns), into),
@@ -41,8 +39,7 @@ function floats(columns: number, width: number, copy: (bytes: Uint8Array, into: 
     columns,
     dataBytes: columns * width,
     scaleBytes: 0,
-    decode: (bytes, at, into, to) =>
-      copy(bytes.subarray(at, at + columns * width), into.subarray(to, to + columns)),
+    decode: (bytes, at, into, to) => copy(bytes.subarray(at, at + columns * width), into.subarray(to, to + columns)),
   };
 }
 

@@ -33,10 +33,15 @@ export async function engramTokenMap(
 
 function checkedMap(map: unknown, vocabSize: number, engram: EngramConfig, where: string): Int32Array {
   const refuse = (message: string): never => {
-    throw new ModelError(message, { code: "bad-token-map", where, hint: "Take the file that was published with the model" });
+    throw new ModelError(message, {
+      code: "bad-token-map",
+      where,
+      hint: "Take the file that was published with the model",
+    });
   };
   const isId = (id: unknown) => Number.isInteger(id) && (id as number) >= 0;
-  if (!Array.isArray(map) || !map.every(isId)) return refuse("The map of compressed ids is not a list of whole numbers");
+  if (!Array.isArray(map) || !map.every(isId))
+    return refuse("The map of compressed ids is not a list of whole numbers");
   if (map.length > vocabSize || map.length <= engram.padTokenId)
     return refuse(`The map has ${map.length} compressed ids for a vocabulary of ${vocabSize} tokens`);
   const count = map.reduce((most, id) => Math.max(most, id), -1) + 1;
@@ -54,11 +59,7 @@ function compressedIdsOf(tokenizer: Tokenizer): Int32Array {
 }
 
 /** `textOf` decodes one token, `rawOf` gives it as the vocabulary spells it. */
-export function compressIds(
-  length: number,
-  textOf: (id: number) => string,
-  rawOf: (id: number) => string,
-): Int32Array {
+export function compressIds(length: number, textOf: (id: number) => string, rawOf: (id: number) => string): Int32Array {
   const ids = new Map<string, number>();
   return Int32Array.from({ length }, (_, id) => {
     const text = textOf(id);

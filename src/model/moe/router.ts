@@ -19,14 +19,7 @@ export interface Routing {
   readonly weights: Tensor;
 }
 
-export function router(
-  g: Graph,
-  config: V4Config,
-  name: string,
-  hashRouted: boolean,
-  x: Tensor,
-  step: Step,
-): Routing {
+export function router(g: Graph, config: V4Config, name: string, hashRouted: boolean, x: Tensor, step: Step): Routing {
   const { numExperts, numExpertsPerToken: k, hiddenSize, vocabSize } = config;
   const logits = g.call(linear, [x, g.weight(`${name}.weight`, [numExperts, hiddenSize])], {});
   g.label(`${name}.logits`, logits);

@@ -67,7 +67,11 @@ export function recordDrafter(config: V41Config, drafter: DrafterConfig): Graph 
 function contextOf(g: Graph, config: V41Config, { featureLayers }: DrafterConfig): Tensor {
   const { hiddenSize, rmsNormEps: eps } = config;
   const features = featureLayers.map((layer) => g.input(featureOutput(layer), "f32", ["tokens", hiddenSize]));
-  const joined = roundedInput(g, config.rounding, features.reduce((all, one) => g.call(joinColumns, [all, one], {})));
+  const joined = roundedInput(
+    g,
+    config.rounding,
+    features.reduce((all, one) => g.call(joinColumns, [all, one], {})),
+  );
   const projection = g.weight("mtp.0.main_proj.weight", [hiddenSize, featureLayers.length * hiddenSize]);
   const projected = g.call(linear, [joined, projection], {});
   return g.label(

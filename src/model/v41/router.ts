@@ -30,7 +30,9 @@ export function routerOfV41(
   const ranked =
     imageTokenId === undefined || imageTokens === undefined
       ? g.call(add, [scores, bias], {})
-      : g.call(addBiasOfToken, [scores, bias, g.weight(`${name}.bias_vl`, [numExperts]), imageTokens], { imageTokenId });
+      : g.call(addBiasOfToken, [scores, bias, g.weight(`${name}.bias_vl`, [numExperts]), imageTokens], {
+          imageTokenId,
+        });
   const chosen = g.call(topK, [ranked], { k });
   const weights = g.call(routingWeights, [scores, chosen], {
     normalize: config.normalizeTopK && k > 1,

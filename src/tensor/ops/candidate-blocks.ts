@@ -41,7 +41,11 @@ export const candidateBlocks = defineOp<CandidateAttributes>({
     const scores = randomTensor([4, 40], 1);
     const tied = { ...randomTensor([2, 20], 2), values: Array.from({ length: 40 }, (_, i) => (i % 7 < 3 ? 1 : 0.5)) };
     return [
-      { name: "entries of one token", inputs: [scores, positions], attributes: { ratio: 1, blockSize: 4, topBlocks: 3 } },
+      {
+        name: "entries of one token",
+        inputs: [scores, positions],
+        attributes: { ratio: 1, blockSize: 4, topBlocks: 3 },
+      },
       { name: "entries of two", inputs: [scores, positions], attributes: { ratio: 2, blockSize: 3, topBlocks: 2 } },
       { name: "fewer than wanted", inputs: [scores, positions], attributes: { ratio: 1, blockSize: 8, topBlocks: 9 } },
       {

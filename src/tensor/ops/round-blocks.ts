@@ -72,7 +72,8 @@ const word = new Float32Array(1);
 const bits = new Uint32Array(word.buffer);
 
 function scaleOf(format: BlockRounding, largest: number): number {
-  if (format === "fp8") return powerOfTwoAbove(Math.fround(Math.max(largest, Math.fround(1e-4)) * Math.fround(1 / 448)));
+  if (format === "fp8")
+    return powerOfTwoAbove(Math.fround(Math.max(largest, Math.fround(1e-4)) * Math.fround(1 / 448)));
   if (format === "mxfp4") return powerOfTwoAbove(Math.fround(Math.max(largest, 6 * 2 ** -126) * Math.fround(1 / 6)));
   return roundToCode(Math.fround(Math.max(largest, 6 * 2 ** -9) / 6), e4m3);
 }
