@@ -23,6 +23,8 @@ export interface V41Case extends Pick<Case, "tensors" | "shape" | "row"> {
   readonly unstableRows: readonly number[];
   /** Anchor positions of the recorded drafts. */
   readonly anchors: readonly number[];
+  /** The prompt and a continuation, of which the recorded features are. */
+  readonly sequence: readonly number[];
   openEngram(options?: EngramOptions): Promise<EngramMemory | undefined>;
 }
 
@@ -43,6 +45,7 @@ export async function loadV41Case(name: string): Promise<V41Case> {
     recordedRounding: golden.fake_quant === "off" ? "none" : "caches",
     unstableRows: golden.unstable_rows_rounded,
     anchors: (golden.dspark ?? []).map(({ anchor }: { anchor: number }) => anchor),
+    sequence: golden.dspark_ids ?? [],
     openEngram: (options) => openEngram(checkpoint, files, undefined, options),
   };
 }
