@@ -28,7 +28,10 @@ const device = await chooseDevice();
 for (const parameter of checkpoint.parameters)
   if (!parameter.name.startsWith("mtp.")) await giveParameter(checkpoint, parameter, device);
 const open = (cacheBytes: number) => openEngram(checkpoint, files, undefined, { cacheBytes });
-const ids = Array.from({ length: tokens }, (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 8) % checkpoint.config.vocabSize);
+const ids = Array.from(
+  { length: tokens },
+  (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 8) % checkpoint.config.vocabSize,
+);
 
 /** Milliseconds of every decoded token. */
 async function decode(engram: EngramMemory | undefined): Promise<number[]> {
@@ -48,12 +51,18 @@ const show = (name: string, times: number[], base: number, engram: EngramMemory)
   const { tokens: all, lookups, rowsRead, reads, readBytes } = engram.counters;
   const a = (n: number) => (n / all).toFixed(1);
   const slower = ((100 * median(times)) / base - 100).toFixed(1);
-  report(name, `${median(times).toFixed(2)} ms a token (${slower} % slower); a token ${a(lookups)} rows, ${a(rowsRead)} read in ${a(reads)} reads of ${(readBytes / all / 1024).toFixed(1)} KiB; ${(engram.memoryBytes / 2 ** 20).toFixed(0)} MiB`);
+  report(
+    name,
+    `${median(times).toFixed(2)} ms a token (${slower} % slower); a token ${a(lookups)} rows, ${a(rowsRead)} read in ${a(reads)} reads of ${(readBytes / all / 1024).toFixed(1)} KiB; ${(engram.memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+  );
 };
 
 const started = performance.now();
 const whole = (await open(Number.MAX_SAFE_INTEGER))!;
-report("tables in memory", `${(whole.memoryBytes / 2 ** 30).toFixed(2)} GiB in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+report(
+  "tables in memory",
+  `${(whole.memoryBytes / 2 ** 30).toFixed(2)} GiB in ${((performance.now() - started) / 1000).toFixed(1)} s`,
+);
 await decode(whole);
 const rounds = { memory: [] as number[], pages: [] as number[], rows: [] as number[] };
 const cold = (await open(budget))!;

@@ -44,6 +44,8 @@ export interface LoadOptions {
    * kept as far as this goes. Default: 512 MiB.
    */
   readonly engramCacheBytes?: number;
+  /** Load what V4.1 drafts with as well, as `model.drafter`. */
+  readonly drafter?: boolean;
   /** Hears how many bytes of weights are loaded. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
@@ -73,6 +75,7 @@ export async function loadModel(reference: string = embeddedModel, options: Load
       device,
       tokenizer,
       engram,
+      drafts: options.drafter ?? false,
       dialect: config.architecture === "deepseek-v4.1" ? "v4.1" : "v4",
       contextLength: context,
       ...rest,
@@ -144,9 +147,14 @@ async function openModelFiles(reference: string): Promise<ModelInFiles> {
   }
 }
 
-async function loadWeights(checkpoint: Checkpoint, device: Device, { onProgress, signal }: LoadOptions): Promise<void> {
-  // Drafting with the MTP modules is not used yet: their weights stay on disk.
-  const parameters = checkpoint.parameters.filter(({ name }) => !name.startsWith("mtp."));
+async function loadWeights(
+  checkpoint: Checkpoint,
+  device: Device,
+  { drafter, onProgress, signal }: LoadOptions,
+): Promise<void> {
+  // What nobody drafts with stays on disk.
+  const drafts = drafter === true && checkpoint.config.architecture === "deepseek-v4.1";
+  const parameters = checkpoint.parameters.filter(({ name }) => drafts || !name.startsWith("mtp."));
   const bytes = (shape: readonly number[]) => 4 * countElements(shape);
   const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
   let loaded = 0;

@@ -2,7 +2,7 @@
  * Writes a V4.1 model of random weights as a folder in the official layout: FP8 tiles and FP4 experts with their scales, BF16 for
  * the rest, the tables of Engram in a file of their own. To time a machine without a download.
  */
-import { type FileHandle, mkdir, open, writeFile } from "node:fs/promises";
+import { appendFile, type FileHandle, mkdir, open, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { V41Config } from "../model/config.ts";
 import { drafterParameters, engramTables, modelParameters, type Parameter } from "../model/parameters.ts";
@@ -12,7 +12,7 @@ import { deepseekPatterns } from "../tokenizer/split-words.ts";
 import { fillRandom, RandomBytes } from "./random-weights.ts";
 import type { SynthesizeOptions } from "./synthesize-model.ts";
 
-/** A tensor that is written: its bytes come from `fill`, or are all `constant`. */
+/** A tensor that is written: its bytes come from `fill`, piece by piece. */
 interface PlannedTensor {
   readonly name: string;
   readonly dtype: string;
@@ -25,7 +25,7 @@ export async function synthesizeCheckpoint(
   folder: string,
   json: Readonly<Record<string, unknown>>,
   config: V41Config,
-  { type, seed, onProgress, signal }: SynthesizeOptions,
+  { type, seed, sparse, onProgress, signal }: SynthesizeOptions,
 ): Promise<{ parameters: number; bytes: number }> {
   const plain = type === "f32";
   const parameters = [...modelParameters(config), ...drafterParameters(config)];
@@ -47,7 +47,13 @@ export async function synthesizeCheckpoint(
     const part = (n: number) => String(n).padStart(5, "0");
     const file = `model-${part(i + 1)}-of-${part(planned.length)}.safetensors`;
     for (const { name } of tensors) weightMap[name] = file;
-    await writeSafetensors(join(folder, file), tensors, random, signal, (bytes) => {
+    const path = join(folder, file);
+    const data = await writeHeader(path, tensors);
+    if (sparse) {
+      await truncate(path, data.end);
+      continue;
+    }
+    await writeTensors(path, tensors, random, signal, (bytes) => {
       written += bytes;
       onProgress?.(written, total);
     });
@@ -61,13 +67,8 @@ export async function synthesizeCheckpoint(
 /** Bytes that are made and written at once. */
 const pieceBytes = 4 << 20;
 
-async function writeSafetensors(
-  path: string,
-  tensors: readonly PlannedTensor[],
-  random: RandomBytes,
-  signal: AbortSignal | undefined,
-  onPiece: (bytes: number) => void,
-): Promise<void> {
+/** The beginning of a file; `end` is where the last tensor will end. */
+async function writeHeader(path: string, tensors: readonly PlannedTensor[]): Promise<{ end: number }> {
   const header: Record<string, unknown> = {};
   let end = 0;
   for (const { name, dtype, shape, bytes } of tensors) {
@@ -79,10 +80,20 @@ async function writeSafetensors(
   const json = new TextEncoder().encode(text.padEnd(Math.ceil((8 + text.length) / 64) * 64 - 8));
   const prefix = new Uint8Array(8);
   new DataView(prefix.buffer).setBigUint64(0, BigInt(json.length), true);
-  const file = await open(path, "w");
+  await writeFile(path, prefix);
+  await appendFile(path, json);
+  return { end: prefix.length + json.length + end };
+}
+
+async function writeTensors(
+  path: string,
+  tensors: readonly PlannedTensor[],
+  random: RandomBytes,
+  signal: AbortSignal | undefined,
+  onPiece: (bytes: number) => void,
+): Promise<void> {
+  const file = await open(path, "a");
   try {
-    await file.write(prefix);
-    await file.write(json);
     for (const tensor of tensors) await writeTensor(file, tensor, random, signal, onPiece);
   } finally {
     await file.close();

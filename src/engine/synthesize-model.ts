@@ -25,6 +25,8 @@ export interface SynthesizeOptions {
   readonly seed?: number;
   /** For V4.1: bytes of each table of its n-gram memory. Default: 256 MiB. */
   readonly engramBytes?: number;
+  /** For V4.1: zeros that take no room on disk, to try what the size of a model changes. */
+  readonly sparse?: boolean;
   readonly onProgress?: (writtenBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
 }

@@ -3,11 +3,13 @@
  * confidence of three drafts. And decoding with drafts gives the tokens of plain decoding, whatever is drafted.
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
 import { decodeWithDrafts } from "../../src/engine/drafting/dspark-decoding.ts";
 import { DsparkDrafter, type Features } from "../../src/engine/drafting/dspark-drafter.ts";
+import { loadModel } from "../../src/engine/load-model.ts";
 import { ModelRunner } from "../../src/engine/model-runner.ts";
 import { featureOutput } from "../../src/model/v41/layers.ts";
 import { kernelBodiesHere } from "../kernel-devices.ts";
@@ -42,6 +44,16 @@ for (const body of [...bodies, { name: "reference", create: async () => new Refe
   });
 }
 after(() => golden.checkpoint.close());
+
+test("a model that is loaded with its drafter decodes with it, rounded caches and all, as without", async () => {
+  const folder = join(import.meta.dirname, "../data/v4.1/dspark");
+  using model = await loadModel(folder, { drafter: true, threads: 2 });
+  const plain = await model.complete(golden.prompt, { temperature: 0, maxTokens: 24, ignoreEos: true });
+  const found = await decodeWithDrafts(model.runner, model.drafter!, golden.prompt, 24);
+  assert.deepEqual(found.tokenIds, plain.tokenIds);
+  using without = await loadModel(folder, { threads: 1 });
+  assert.equal(without.drafter, undefined);
+});
 
 async function featuresOf(device: Device): Promise<Features> {
   const runner = new ModelRunner(exact, device, { transformer: { keepStreams: true } });
