@@ -1,7 +1,7 @@
 /** A small model of random weights with every kind of layer, for tests that compute a lot of tokens. */
 import type { Device } from "../src/device/device.ts";
 import { ModelRunner } from "../src/engine/model-runner.ts";
-import type { ModelConfig } from "../src/model/config.ts";
+import type { V4Config } from "../src/model/config.ts";
 import { modelParameters } from "../src/model/parameters.ts";
 import { parseConfig } from "../src/model/parse-config.ts";
 import { bestBody } from "./kernel-devices.ts";
@@ -15,7 +15,7 @@ export function randomNumbers(seed: number): () => number {
   };
 }
 
-export const smallConfig: ModelConfig = parseConfig({
+export const smallConfig: V4Config = parseConfig({
   model_type: "deepseek_v4",
   vocab_size: 61,
   hidden_size: 32,
@@ -41,7 +41,7 @@ export const smallConfig: ModelConfig = parseConfig({
   max_position_embeddings: 100_000,
 });
 
-export function giveRandomWeights(config: ModelConfig, device: Device, seed: number): void {
+export function giveRandomWeights(config: V4Config, device: Device, seed: number): void {
   const random = randomNumbers(seed);
   for (const { name, shape, kind } of modelParameters(config)) {
     const size = shape.reduce((product, dim) => product * dim, 1);

@@ -2,9 +2,10 @@
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
+import { defaultEngramCacheBytes } from "../engine/engram/engram-memory.ts";
 import { FileSource } from "../engine/file-source.ts";
 import { embeddedModel } from "../engine/load-model.ts";
-import { memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
+import { engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
 import { command, type OutputOptions, terminalOf, wholeNumber } from "./model-options.ts";
 
@@ -65,6 +66,7 @@ async function inspectModel(path: string, context: number | undefined) {
       max_context: config.maxPositionEmbeddings,
       parameters: counts,
       memory: memoryNeed(config, weightBytes(checkpoint), tokens),
+      engram: engramNeed(checkpoint, defaultEngramCacheBytes),
       notes,
       ...tensorReport(checkpoint.tensors, undefined),
     };
@@ -98,13 +100,17 @@ type Report = ReturnType<typeof tensorReport> & Partial<Awaited<ReturnType<typeo
 function format(report: Report, listTensors: boolean): string {
   const lines: string[] = [];
   if (report.architecture !== undefined) {
-    const { parameters, memory, experts } = report;
+    const { parameters, memory, experts, engram } = report;
     lines.push(
       `architecture  ${report.architecture}, ${report.layers} layers, hidden size ${report.hidden_size}, vocabulary ${report.vocab_size}`,
       `experts       ${experts!.routed} routed (${experts!.per_token} a token), ${experts!.shared} shared`,
       `parameters    ${count(parameters!.total)} in all, ${count(parameters!.active)} active a token`,
       `memory        ${bytes(memory!.weights_bytes)} weights + ${bytes(memory!.cache_bytes)} cache at ${memory!.context} tokens`,
     );
+    if (engram !== undefined)
+      lines.push(
+        `n-gram memory ${count(engram.parameters)} parameters in ${engram.tables} tables, ${bytes(engram.bytes)} on disk, ${bytes(engram.memory_bytes)} in memory`,
+      );
   }
   const types = Object.entries(report.dtypes).map(
     ([dtype, entry]) => `${dtype} ${entry.tensors} (${bytes(entry.bytes)})`,

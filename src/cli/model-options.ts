@@ -18,6 +18,7 @@ export interface ModelOptions extends OutputOptions {
   readonly activations?: NonNullable<LoadOptions["activations"]>;
   readonly instructions?: string;
   readonly context?: number;
+  readonly engramMemory?: number;
 }
 
 export function terminalOf({ json, quiet }: OutputOptions): Terminal {
@@ -60,6 +61,7 @@ export function withModelOptions(target: Command): Command {
     )
     .option("--instructions <set>", "instruction set of the kernels (default: the best; freehold doctor lists them)")
     .option("--context <tokens>", "tokens of context to make room for", wholeNumber(1))
+    .option("--engram-memory <MiB>", "memory for rows of V4.1's n-gram tables (default: 512)", wholeNumber(0))
     .option("--seed <n>", "the same seed gives the same answer", wholeNumber(Number.MIN_SAFE_INTEGER));
 }
 
@@ -71,6 +73,7 @@ export async function openModel(options: ModelOptions, terminal: Terminal, signa
       threads: options.threads,
       activations: options.activations,
       instructions: options.instructions,
+      engramCacheBytes: options.engramMemory === undefined ? undefined : options.engramMemory * 2 ** 20,
     }),
     ...(options.context === undefined ? {} : { contextLength: options.context }),
     ...(signal === undefined ? {} : { signal }),

@@ -8,7 +8,7 @@ import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 import { openSafetensors, type SafetensorsFile, type TensorInfo } from "../format/safetensors.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { modelParameters, mtpParameters, type Parameter } from "../model/parameters.ts";
+import { drafterParameters, engramTables, modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { officialName, stackedGateUp } from "../model/weight-names.ts";
 import {
@@ -44,6 +44,8 @@ export interface Checkpoint {
   readonly notes: readonly string[];
   /** What can be loaded: all that the model needs. */
   readonly parameters: readonly Parameter[];
+  /** Tables of which rows are read while the model runs; no device holds them. */
+  readonly tables: readonly Parameter[];
   has(name: string): boolean;
   /** The values of a parameter in float32 (int32 for tables of integers). Reads nothing but its bytes. */
   load(name: string): Promise<LoadedParameter>;
@@ -83,7 +85,12 @@ class SafetensorsCheckpoint implements Checkpoint {
   }
 
   get parameters(): readonly Parameter[] {
-    return [...this.#bindings.values()].map(({ parameter }) => parameter);
+    const tables = new Set(this.tables.map(({ name }) => name));
+    return [...this.#bindings.values()].map(({ parameter }) => parameter).filter(({ name }) => !tables.has(name));
+  }
+
+  get tables(): readonly Parameter[] {
+    return engramTables(this.config);
   }
 
   has(name: string): boolean {
@@ -93,7 +100,7 @@ class SafetensorsCheckpoint implements Checkpoint {
   async load(name: string): Promise<LoadedParameter> {
     const { parameter, parts } = requireParameter(this.#bindings.get(name), name);
     if (parameter.kind !== "integers") {
-      return { shape: parameter.shape, data: await loadFloats(parameter, parts, this.config.fp8BlockSize) };
+      return { shape: parameter.shape, data: await loadFloats(parameter, parts, this.#blockOf(parameter)) };
     }
     const data = await loadIntegers(parts[0]!);
     requireExperts(data, parameter, this.config);
@@ -102,7 +109,11 @@ class SafetensorsCheckpoint implements Checkpoint {
 
   stored(name: string): StoredMatrix | undefined {
     const { parameter, parts } = requireParameter(this.#bindings.get(name), name);
-    return storedMatrix(parameter, parts, this.config.fp8BlockSize);
+    return storedMatrix(parameter, parts, this.#blockOf(parameter));
+  }
+
+  #blockOf({ scaleBlock }: Parameter): readonly [number, number] {
+    return scaleBlock ?? this.config.fp8BlockSize;
   }
 
   checkScales(name: string): Promise<void> {
@@ -225,7 +236,7 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
     }
   }
   const notes: string[] = [];
-  const config = withoutUnusableMtp(declared, found, notes);
+  const config = withoutImages(withoutUnusableMtp(declared, found, notes), found, notes);
   const used = new Set<string>();
   const take = (official: string): StoredWeight | undefined => {
     const weight = found.get(official);
@@ -236,10 +247,7 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
     if (scale !== undefined) used.add(scaleName);
     return { ...weight, scale: scale && { file: scale.file, info: scale.info } };
   };
-  const parameters = [
-    ...modelParameters(config),
-    ...Array.from({ length: config.numMtpModules }, (_, module) => mtpParameters(config, module)).flat(),
-  ];
+  const parameters = [...modelParameters(config), ...drafterParameters(config), ...engramTables(config)];
   const bindings = parameters.map((parameter): Binding => {
     const parts = partsOf(parameter, take, problems.missing);
     for (const part of parts) {
@@ -255,25 +263,43 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
   return new SafetensorsCheckpoint(config, files, bindings, notes);
 }
 
-/** transformers drops the MTP module when it saves a model; other checkpoints have another drafter under its name. */
+/** transformers drops what drafts when it saves a model; other checkpoints have another drafter under its name. */
 function withoutUnusableMtp(config: ModelConfig, found: ReadonlyMap<string, unknown>, notes: string[]): ModelConfig {
+  const without = (note: string): ModelConfig => {
+    notes.push(note);
+    const isV41 = config.architecture === "deepseek-v4.1";
+    return isV41 ? { ...config, numMtpModules: 0, drafter: undefined } : { ...config, numMtpModules: 0 };
+  };
   const names = [...found.keys()].filter((name) => name.startsWith("mtp."));
-  if (names.includes("mtp.0.main_proj.weight")) {
-    notes.push("The drafter of this checkpoint (DSpark) is not supported yet and is left out");
-    return { ...config, numMtpModules: 0 };
-  }
+  const isDspark = names.includes("mtp.0.main_proj.weight");
+  if (isDspark && config.architecture === "deepseek-v4")
+    return without("The drafter of this checkpoint (DSpark) is not supported with V4 and is left out");
+  const what = config.architecture === "deepseek-v4" ? "an MTP module" : "a drafter";
   if (names.length === 0) {
-    if (config.numMtpModules > 0)
-      notes.push("The config names an MTP module that the files do not hold: the model loads without");
-    return { ...config, numMtpModules: 0 };
+    if (config.numMtpModules === 0) return config;
+    return without(`The config names ${what} that the files do not hold: the model loads without`);
   }
-  if (config.numMtpModules === 0)
-    notes.push("The files hold an MTP module that the config does not name: it is left out");
+  if (config.numMtpModules === 0) notes.push(`The files hold ${what} that the config does not name: it is left out`);
   return config;
 }
 
+/** A file without a bias for image tokens is one of the text model alone. */
+function withoutImages(config: ModelConfig, found: ReadonlyMap<string, unknown>, notes: string[]): ModelConfig {
+  if (config.architecture !== "deepseek-v4.1" || config.imageTokenId === undefined) return config;
+  if ([...found.keys()].some((name) => name.startsWith("vision.")))
+    notes.push("Images are not supported yet: the vision tower is left out");
+  return found.has("layers.0.ffn.gate.bias_vl") ? config : { ...config, imageTokenId: undefined };
+}
+
+/** Parts that this version does not use. */
+const imageParts = /^(vision\.|aligner\.|image_(start|newline|end)$)/;
+
 function isIgnored(official: string, config: ModelConfig): boolean {
-  return (official.startsWith("mtp.") && config.numMtpModules === 0) || official.endsWith("rotary_emb.inv_freq");
+  if (official.endsWith("rotary_emb.inv_freq")) return true;
+  if (official.startsWith("mtp."))
+    // A draft holds no image: the bias for image tokens is there and never read.
+    return config.numMtpModules === 0 || (config.architecture === "deepseek-v4.1" && /gate\.bias_vl$/.test(official));
+  return config.architecture === "deepseek-v4.1" && imageParts.test(official);
 }
 
 /** One tensor, or for routed experts one an expert, or a slice of the stacked gate and up rows. */
@@ -321,7 +347,7 @@ function faultOf(part: StoredWeight, parameter: Parameter, config: ModelConfig):
   if (parameter.kind === "matrix" && !isMatrixDtype(info.dtype)) {
     return `${info.name} is ${info.dtype}, which no weight of a model can be`;
   }
-  const expected = storedShapes(info.dtype, shape, config.fp8BlockSize);
+  const expected = storedShapes(info.dtype, shape, parameter.scaleBlock ?? config.fp8BlockSize);
   if (elements !== undefined && !["F32", "F16", "BF16"].includes(info.dtype)) {
     return `${info.name} is ${info.dtype}; stacked experts are read in F32, F16 and BF16 only`;
   }

@@ -28,6 +28,7 @@ export class GgufCheckpoint implements Checkpoint {
   readonly config: ModelConfig;
   readonly notes: readonly string[] = [];
   readonly parameters: readonly Parameter[];
+  readonly tables: readonly Parameter[] = [];
   /** The metadata of the first part: all there is. */
   readonly metadata: GgufFile["metadata"];
   readonly #files: readonly GgufFile[];

@@ -10,6 +10,8 @@ import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
 import { folderFiles, isGgufPath, openGgufFile } from "./checkpoint-folder.ts";
 import { chooseDevice } from "./choose-device.ts";
+import type { EngramMemory, EngramOptions } from "./engram/engram-memory.ts";
+import { openEngram } from "./engram/open-engram.ts";
 import { FileSource } from "./file-source.ts";
 import { type GgufCheckpoint, metadataValue } from "./gguf-checkpoint.ts";
 import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
@@ -37,6 +39,13 @@ export interface LoadOptions {
   readonly isolation?: "threads" | "process";
   /** Tokens of context to make room for. Default: the model's max_position_embeddings. */
   readonly contextLength?: number;
+  /**
+   * Bytes of memory for the n-gram memory of a V4.1 model: rows of its tables are read from the files when they are needed, and
+   * kept as far as this goes. Default: 512 MiB.
+   */
+  readonly engramCacheBytes?: number;
+  /** Load what V4.1 drafts with as well, as `model.drafter`. */
+  readonly drafter?: boolean;
   /** Hears how many bytes of weights are loaded. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
@@ -52,9 +61,11 @@ export const embeddedModel = fileURLToPath(new URL("../../assets/seed-v4", impor
 export async function loadModel(reference: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
   const contextLength = checkContext(options.contextLength);
   const device = await deviceOf(options);
-  const { checkpoint, tokenizer, ...rest } = await openModelFiles(reference);
+  const { checkpoint, tokenizer, files, ...rest } = await openModelFiles(reference);
+  let engram: EngramMemory | undefined;
   try {
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
+    if (files !== undefined) engram = await openEngram(checkpoint, files, tokenizer, engramOptions(options));
     await loadWeights(checkpoint, device, options);
     const { config } = checkpoint;
     const context = contextLength ?? config.maxPositionEmbeddings;
@@ -63,16 +74,28 @@ export async function loadModel(reference: string = embeddedModel, options: Load
       config,
       device,
       tokenizer,
-      dialect: "v4",
+      engram,
+      drafts: options.drafter ?? false,
+      dialect: config.architecture === "deepseek-v4.1" ? "v4.1" : "v4",
       contextLength: context,
       ...rest,
     });
   } catch (error) {
     device[Symbol.dispose]();
+    engram?.[Symbol.dispose]();
     throw error;
   } finally {
     await checkpoint.close();
   }
+}
+
+function engramOptions({ engramCacheBytes: cacheBytes }: LoadOptions): EngramOptions {
+  if (cacheBytes === undefined || (Number.isFinite(cacheBytes) && cacheBytes >= 0))
+    return withoutUndefined({ cacheBytes });
+  throw new UsageError(`${cacheBytes} bytes for the n-gram memory are not possible`, {
+    where: "--engram-memory",
+    hint: "Give a number of at least 0",
+  });
 }
 
 function deviceOf({ device, threads, activations, instructions, isolation }: LoadOptions): Promise<Device> {
@@ -83,6 +106,8 @@ function deviceOf({ device, threads, activations, instructions, isolation }: Loa
 /** What the files of a model hold, in whichever format. */
 interface ModelInFiles {
   readonly checkpoint: Checkpoint;
+  /** The folder; a GGUF file has none. */
+  readonly files?: ModelFiles;
   readonly tokenizer: Tokenizer | undefined;
   readonly defaults: GenerationDefaults;
   readonly addsBeginOfSequence: boolean;
@@ -115,16 +140,21 @@ async function openModelFiles(reference: string): Promise<ModelInFiles> {
     const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;
     const defaults = await readGenerationConfig(files);
     const { notes } = checkpoint;
-    return { checkpoint, tokenizer, defaults, addsBeginOfSequence: await addsBeginOfSequence(files), notes };
+    return { checkpoint, files, tokenizer, defaults, addsBeginOfSequence: await addsBeginOfSequence(files), notes };
   } catch (error) {
     await checkpoint.close();
     throw error;
   }
 }
 
-async function loadWeights(checkpoint: Checkpoint, device: Device, { onProgress, signal }: LoadOptions): Promise<void> {
-  // Drafting with the MTP modules is not used yet: their weights stay on disk.
-  const parameters = checkpoint.parameters.filter(({ name }) => !name.startsWith("mtp."));
+async function loadWeights(
+  checkpoint: Checkpoint,
+  device: Device,
+  { drafter, onProgress, signal }: LoadOptions,
+): Promise<void> {
+  // What nobody drafts with stays on disk.
+  const drafts = drafter === true && checkpoint.config.architecture === "deepseek-v4.1";
+  const parameters = checkpoint.parameters.filter(({ name }) => drafts || !name.startsWith("mtp."));
   const bytes = (shape: readonly number[]) => 4 * countElements(shape);
   const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
   let loaded = 0;

@@ -37,6 +37,22 @@ export function memoryNeed(config: ModelConfig, weightBytes: number, context: nu
   return { context, weights_bytes: weightBytes, cache_bytes: cacheBytes, total_bytes: weightBytes + cacheBytes };
 }
 
+/** The tables of the n-gram memory: what they hold, what they take on disk, and in memory with a cache of `cacheBytes`. */
+export function engramNeed(checkpoint: Checkpoint, cacheBytes: number) {
+  const { tables } = checkpoint;
+  if (tables.length === 0) return undefined;
+  let bytes = 0;
+  for (const { name } of tables)
+    for (const { data, scales } of checkpoint.stored(name)?.parts ?? []) bytes += data.length + (scales?.length ?? 0);
+  return {
+    tables: tables.length,
+    rows: tables.reduce((sum, { shape }) => sum + shape[0]!, 0),
+    parameters: tables.reduce((sum, { shape }) => sum + countElements(shape), 0),
+    bytes,
+    memory_bytes: Math.min(bytes, cacheBytes),
+  };
+}
+
 /** Bytes of the weights as the kernels hold them: matrices in the format of their file where they read it, else float32. */
 export function weightBytes(checkpoint: Checkpoint): number {
   let total = 0;

@@ -4,12 +4,13 @@
  */
 
 import type { Device, Program } from "../device/device.ts";
-import { RequestError } from "../errors.ts";
+import { DeviceError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { recordTransformer } from "../model/transformer.ts";
+import { recordTransformer, type TransformerOptions } from "../model/transformer.ts";
 import { cacheLayouts } from "../tensor/graph.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
+import type { EngramMemory, NgramPart } from "./engram/engram-memory.ts";
 import { yieldToEventLoop } from "./event-loop.ts";
 import { stepTokensAt } from "./step-tokens.ts";
 
@@ -21,6 +22,9 @@ export interface RunnerOptions {
   /** Labels of intermediate values that stay readable after a step. */
   readonly keep?: readonly string[];
   readonly maxRewind?: number;
+  /** The n-gram memory of a model that has one. */
+  readonly engram?: EngramMemory | undefined;
+  readonly transformer?: TransformerOptions;
 }
 
 /** Tokens to append to a sequence, and how many of the last of them want logits. */
@@ -28,6 +32,8 @@ export interface Append {
   readonly sequence: Sequence;
   readonly tokenIds: readonly number[];
   readonly outputs: number;
+  /** Tokens that the next step will append: what they need of the n-gram memory is read while this step computes. */
+  readonly upcoming?: readonly number[];
 }
 
 export class ModelRunner {
@@ -37,17 +43,27 @@ export class ModelRunner {
   readonly program: Program;
   readonly cache: KvCache;
   readonly stepTokens: number;
+  readonly engram: EngramMemory | undefined;
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
+  /** Tokens of the smallest group that an indexer scores. */
+  /** Tokens that share an entry of the indexer. */
+  readonly tokensPerScore: number;
 
   constructor(config: ModelConfig, device: Device, options: RunnerOptions = {}) {
     this.config = config;
     this.kernels = device.kernels;
     this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
-    const graph = recordTransformer(config);
-    const limits = stepLimits(cacheLayouts(graph), this.#limits);
+    this.engram = options.engram;
+    if (config.architecture === "deepseek-v4.1" && config.engram !== undefined && this.engram === undefined)
+      throw new DeviceError("The model has an n-gram memory, and the runner was given none", { code: "no-engram" });
+    const graph = recordTransformer(config, options.transformer);
+    const layouts = cacheLayouts(graph);
+    const growing = layouts.filter(({ reach }) => reach === Number.POSITIVE_INFINITY);
+    this.tokensPerScore = Math.min(4, ...growing.map(({ tokensPerRow }) => tokensPerRow));
+    const limits = stepLimits(layouts, this.#limits);
     this.program = device.compile(graph, { limits, keep: options.keep ?? [] });
     this.cache = new KvCache(this.program, options.maxRewind);
   }
@@ -73,10 +89,11 @@ export class ModelRunner {
     const rows: Float32Array[] = [];
     for (let start = 0, count: number; start < tokenIds.length; start += count) {
       options.signal?.throwIfAborted();
-      count = Math.min(stepTokens, stepTokensAt(sequence.length + stepTokens));
+      count = Math.min(stepTokens, stepTokensAt(sequence.length + stepTokens, this.tokensPerScore));
       const part = tokenIds.slice(start, start + count);
       const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
-      rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted }])).flat());
+      const upcoming = tokenIds.slice(start + count, start + 2 * count);
+      rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted, upcoming }])).flat());
       options.onStep?.(start + part.length);
       await yieldToEventLoop();
     }
@@ -112,7 +129,10 @@ export class ModelRunner {
     );
     this.#makeRoom(parts);
     for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
-    await this.program.run(stepTables(parts, this.cache.layouts, this.#limits.tokens));
+    const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
+    const ngrams = await this.engram?.inputs(ngramParts(batch));
+    this.engram?.prefetch(upcomingNgrams(batch));
+    await this.program.run({ sizes, inputs: { ...inputs, ...ngrams } });
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
     const read = this.program.read("logits"); // a copy already
@@ -140,7 +160,7 @@ export class ModelRunner {
     if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
     this.#limits = {
-      tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext))),
+      tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext, this.tokensPerScore))),
       // In powers of two: a batch that fills up a sequence at a time makes room a few times only.
       sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
       context: roomContext,
@@ -148,6 +168,22 @@ export class ModelRunner {
     this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
   }
 }
+
+function ngramParts(batch: readonly Append[]): NgramPart[] {
+  return batch.map(({ sequence, tokenIds }) => ({ before: sequence.tokenIds, tokenIds }));
+}
+
+function upcomingNgrams(batch: readonly Append[]): NgramPart[] {
+  return batch
+    .filter(({ upcoming }) => upcoming?.length)
+    .map(({ sequence, tokenIds, upcoming }) => ({
+      before: [...sequence.tokenIds.slice(-longestNgram), ...tokenIds],
+      tokenIds: upcoming!,
+    }));
+}
+
+/** Tokens that any n-gram memory looks back at most. */
+const longestNgram = 8;
 
 /** A sequence of tokens and what the model remembers of it. */
 export class Sequence {

@@ -10,6 +10,8 @@ import type { Device } from "../device/device.ts";
 import { ModelError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { DsparkDrafter } from "./drafting/dspark-drafter.ts";
+import type { EngramMemory } from "./engram/engram-memory.ts";
 import type { EncodedPrompt, GenerateOptions, GenerationEvent, GenerationResult } from "./generation.ts";
 import { ModelRunner } from "./model-runner.ts";
 import { Session } from "./session.ts";
@@ -33,6 +35,10 @@ export interface ModelParts {
   readonly name: string;
   readonly config: ModelConfig;
   readonly device: Device;
+  /** The n-gram memory, where the model has one. */
+  readonly engram?: EngramMemory | undefined;
+  /** Whether the device holds the weights of the drafter too. */
+  readonly drafts?: boolean;
   /** Absent when the folder holds none: such a model works on token ids. */
   readonly tokenizer: Tokenizer | undefined;
   readonly dialect: DialectName;
@@ -58,6 +64,8 @@ export class Model implements Disposable {
   readonly addsBeginOfSequence: boolean;
   /** Steps over any mixture of sequences, for those who schedule themselves. */
   readonly runner: ModelRunner;
+  /** DSpark, where the model has it and it was loaded; the runner then keeps the features that it reads. */
+  readonly drafter: DsparkDrafter | undefined;
 
   constructor(parts: ModelParts) {
     this.name = parts.name;
@@ -69,7 +77,10 @@ export class Model implements Disposable {
     this.notes = parts.notes;
     this.device = parts.device;
     this.addsBeginOfSequence = parts.addsBeginOfSequence;
-    this.runner = new ModelRunner(parts.config, parts.device);
+    const { config, device, engram } = parts;
+    const canDraft = parts.drafts === true && config.architecture === "deepseek-v4.1" && config.drafter !== undefined;
+    this.runner = new ModelRunner(config, device, { engram, transformer: { keepStreams: canDraft } });
+    this.drafter = canDraft ? new DsparkDrafter(config, device) : undefined;
   }
 
   /** Throws a ModelError when the model came without one. */
@@ -175,6 +186,7 @@ export class Model implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.runner.engram?.[Symbol.dispose]();
     this.device[Symbol.dispose]();
   }
 }

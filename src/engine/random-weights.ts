@@ -2,7 +2,7 @@
  * Random bytes of a weight in a block format: codes are uniform, scales such that values spread like those of a trained matrix
  * (1 / sqrt(columns)). Fast rather than Gaussian: what such weights are for is timing.
  */
-import { encodeF16 } from "../quant/number-codes.ts";
+import { encodeBf16, encodeF16 } from "../quant/number-codes.ts";
 
 export class RandomBytes {
   #state: number;
@@ -35,7 +35,7 @@ export class RandomBytes {
 /** Standard deviation of the values of uniform codes, in units of the block's scale. */
 const spreadOfCodes = { Q8_0: 73.9, Q4_0: 4.61, MXFP4: 2.93 };
 
-export type RandomType = "F32" | "F16" | keyof typeof spreadOfCodes;
+export type RandomType = "F32" | "F16" | "BF16" | keyof typeof spreadOfCodes;
 
 /** Whole blocks of random values with a standard deviation of about `spread`. */
 export function fillRandom(type: RandomType, into: Uint8Array, spread: number, random: RandomBytes): void {
@@ -52,6 +52,15 @@ export function fillRandom(type: RandomType, into: Uint8Array, spread: number, r
       const codes = new Uint16Array(into.buffer, into.byteOffset, into.length / 2);
       // One of 65,536 steps of the range each, by table.
       const steps = Uint16Array.from({ length: 65_536 }, (_, i) => encodeF16((i / 32_768 - 1) * Math.sqrt(3) * spread));
+      for (let i = 0; i < codes.length; i++) codes[i] = steps[codes[i]!]!;
+      break;
+    }
+    case "BF16": {
+      random.fill(into);
+      const codes = new Uint16Array(into.buffer, into.byteOffset, into.length / 2);
+      const steps = Uint16Array.from({ length: 65_536 }, (_, i) =>
+        encodeBf16((i / 32_768 - 1) * Math.sqrt(3) * spread),
+      );
       for (let i = 0; i < codes.length; i++) codes[i] = steps[codes[i]!]!;
       break;
     }

@@ -13,6 +13,8 @@ import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
 import { countElements } from "../tensor/shape.ts";
 import { letterOfByte } from "../tokenizer/byte-alphabet.ts";
 import { fillRandom, RandomBytes, type RandomType } from "./random-weights.ts";
+import { synthesizeCheckpoint } from "./synthesize-checkpoint.ts";
+import { v41PresetJson } from "./v41-presets.ts";
 
 export const synthesizeTypes = ["f32", "q8_0", "q4_0", "mxfp4"] as const;
 export type SynthesizeType = (typeof synthesizeTypes)[number];
@@ -21,16 +23,30 @@ export interface SynthesizeOptions {
   readonly preset: string;
   readonly type: SynthesizeType;
   readonly seed?: number;
+  /** For V4.1: bytes of each table of its n-gram memory. Default: 256 MiB. */
+  readonly engramBytes?: number;
+  /** For V4.1: zeros that take no room on disk, to try what the size of a model changes. */
+  readonly sparse?: boolean;
   readonly onProgress?: (writtenBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
 }
 
-/** Returns the number of parameters and of bytes written. A file that is there is overwritten. */
+/** Bytes of each table of Engram. */
+const defaultEngramBytes = 256 << 20;
+
+/**
+ * Returns the number of parameters and of bytes written. A file that is there is overwritten. V4.1 has no GGUF form: its presets
+ * write a folder in the official layout, with the released types or all in F32.
+ */
 export async function synthesizeModel(
   path: string,
   options: SynthesizeOptions,
 ): Promise<{ parameters: number; bytes: number }> {
-  const config = presetConfig(options.preset);
+  const config = presetConfig(options.preset, options.engramBytes);
+  if (config.architecture === "deepseek-v4.1") {
+    const json = v41PresetJson(options.preset, options.engramBytes ?? defaultEngramBytes)!;
+    return synthesizeCheckpoint(path, json, config, options);
+  }
   const parameters = modelParameters(config);
   const types = parameters.map((parameter) => typeOf(parameter, options.type));
   const tensors = parameters.map(({ name, shape }, i) => ({ name: ggufName(name), shape, type: types[i]! }));
@@ -54,8 +70,13 @@ export async function synthesizeModel(
   };
 }
 
-/** tiny (seconds), bench (2.8 B parameters), v4-flash:N (the real Flash with N of its layers). */
-export function presetConfig(preset: string): ModelConfig {
+/**
+ * tiny (seconds), bench (2.8 B parameters), v4-flash:N (the real Flash with N of its layers); the same of V4.1 as v4.1-tiny,
+ * v4.1-bench and v4.1-flash:N.
+ */
+export function presetConfig(preset: string, engramBytes = defaultEngramBytes): ModelConfig {
+  const json = v41PresetJson(preset, engramBytes);
+  if (json !== undefined) return parseConfig(json);
   const flash = /^v4-flash:(\d{1,2})$/.exec(preset);
   const layers = Number(flash?.[1] ?? 0);
   if (flash !== null && layers >= 1 && layers <= 43)
@@ -64,7 +85,7 @@ export function presetConfig(preset: string): ModelConfig {
   if (preset === "bench") return parseConfig({ ...common, ...benchShape });
   throw new UsageError(`There is no preset ${JSON.stringify(preset)}`, {
     where: "--preset",
-    hint: "Presets are tiny, bench and v4-flash:N with N from 1 to 43",
+    hint: "Presets are tiny, bench, v4-flash:N (N from 1 to 43), v4.1-tiny, v4.1-bench and v4.1-flash:N (N from 1 to 40)",
   });
 }
 

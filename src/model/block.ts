@@ -1,13 +1,14 @@
 /**
- * One layer: attention, then a mixture of experts, each inside its own hyper-connection and behind its own norm
+ * One layer of V4: attention, then a mixture of experts, each inside its own hyper-connection and behind its own norm
  *   streams [tokens, hcMult, hiddenSize] -> streams [tokens, hcMult, hiddenSize]
  */
 import type { Graph, Tensor } from "../tensor/graph.ts";
 import { rmsNorm } from "../tensor/ops/rms-norm.ts";
 import { attention } from "./attention/attention.ts";
-import type { CompressRatio, ModelConfig } from "./config.ts";
+import type { CompressRatio, V4Config } from "./config.ts";
 import { hyperConnection } from "./hyper-connections.ts";
 import { mixtureOfExperts } from "./moe/mixture-of-experts.ts";
+import { router } from "./moe/router.ts";
 import type { Step } from "./step.ts";
 
 /** What distinguishes a layer from its neighbours; `name` is the beginning of its weights' names. */
@@ -17,7 +18,7 @@ export interface Layer {
   readonly hashRouted: boolean;
 }
 
-export function block(g: Graph, config: ModelConfig, layer: Layer, streams: Tensor, step: Step): Tensor {
+export function block(g: Graph, config: V4Config, layer: Layer, streams: Tensor, step: Step): Tensor {
   const { name, ratio, hashRouted } = layer;
   const norm = (x: Tensor, weight: string) =>
     g.call(rmsNorm, [x, g.weight(weight, [config.hiddenSize])], { eps: config.rmsNormEps });
@@ -29,6 +30,7 @@ export function block(g: Graph, config: ModelConfig, layer: Layer, streams: Tens
   g.label(`${name}.streams_mid`, attended);
   return hyperConnection(g, config, `${name}.hc_ffn`, attended, (x) => {
     const normed = g.label(`${name}.ffn.input`, norm(x, `${name}.ffn_norm.weight`));
-    return mixtureOfExperts(g, config, `${name}.ffn`, hashRouted, normed, step);
+    const routing = router(g, config, `${name}.ffn.gate`, hashRouted, normed, step);
+    return mixtureOfExperts(g, config, `${name}.ffn`, normed, routing);
   });
 }

@@ -4,7 +4,7 @@
  */
 
 import { ModelError } from "../errors.ts";
-import type { ModelConfig } from "./config.ts";
+import type { V4Config } from "./config.ts";
 
 /** Below `blk.N.`, and the official names below `layers.N.`. */
 const layerNames: ReadonlyMap<string, string> = new Map([
@@ -139,7 +139,7 @@ export function configOfGguf(value: (key: string) => unknown, vocabSize: number 
 export type GgufMetadata = readonly (readonly [key: string, type: string, value: unknown])[];
 
 /** The metadata that says what a config says: the way back of configOfGguf. */
-export function ggufMetadata(config: ModelConfig, name: string): GgufMetadata {
+export function ggufMetadata(config: V4Config, name: string): GgufMetadata {
   const { compressRope, rope } = config;
   const { yarn } = compressRope;
   const count = (key: string, value: number) => [`deepseek4.${key}`, "UINT32", value] as const;

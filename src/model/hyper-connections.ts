@@ -22,6 +22,21 @@ export function hyperConnection(
   streams: Tensor,
   sublayer: (x: Tensor) => Tensor,
 ): Tensor {
+  const { pre, post, mix } = coefficients(g, config, name, streams);
+  const collapsed = g.label(`${name}.collapsed`, g.call(collapseStreams, [streams, pre], {}));
+  return g.call(expandStreams, [streams, sublayer(collapsed), post, mix], {});
+}
+
+interface Coefficients {
+  /** How the streams are collapsed [tokens, n]. */
+  readonly pre: Tensor;
+  /** How the sublayer's output is spread [tokens, n]. */
+  readonly post: Tensor;
+  /** How the streams mix [tokens, n, n]. */
+  readonly mix: Tensor;
+}
+
+export function coefficients(g: Graph, config: ModelConfig, name: string, streams: Tensor): Coefficients {
   const n = config.hcMult;
   const [pre, post, mix] = g.apply(
     hyperConnectionCoefficients,
@@ -35,8 +50,7 @@ export function hyperConnection(
   g.label(`${name}.pre`, pre!);
   g.label(`${name}.post`, post!);
   g.label(`${name}.mix`, mix!);
-  const collapsed = g.label(`${name}.collapsed`, g.call(collapseStreams, [streams, pre!], {}));
-  return g.call(expandStreams, [streams, sublayer(collapsed), post!, mix!], {});
+  return { pre: pre!, post: post!, mix: mix! };
 }
 
 /** The end of the network: the streams become one vector [tokens, hiddenSize]; nothing goes back. */

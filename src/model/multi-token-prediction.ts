@@ -13,13 +13,13 @@ import { linear } from "../tensor/ops/linear.ts";
 import { repeatStreams } from "../tensor/ops/repeat-streams.ts";
 import { rmsNorm } from "../tensor/ops/rms-norm.ts";
 import { block } from "./block.ts";
-import type { ModelConfig } from "./config.ts";
+import type { V4Config } from "./config.ts";
 import { collapseHead } from "./hyper-connections.ts";
 import { stepInputs } from "./step.ts";
 import { embedding, outputLogits } from "./transformer.ts";
 
 /** Records the graph of MTP module `module`; embedding and output matrix are those of the main model. */
-export function recordMultiTokenPrediction(config: ModelConfig, module = 0): Graph {
+export function recordMultiTokenPrediction(config: V4Config, module = 0): Graph {
   const g = new Graph();
   const name = `mtp.${module}`;
   const { hiddenSize, hcMult, rmsNormEps: eps } = config;

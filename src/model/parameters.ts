@@ -1,11 +1,13 @@
 /**
  * The parameters of a model: what its graphs read, by the names of the official checkpoints, with their shapes. The graph is
- * the only list there is; what a checkpoint must contain follows from it.
+ * the only list there is; what a checkpoint must contain follows from it. Tables that are read row by row stand apart: no graph
+ * holds them.
  */
 import type { Graph } from "../tensor/graph.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordMultiTokenPrediction } from "./multi-token-prediction.ts";
 import { recordTransformer } from "./transformer.ts";
+import { recordDrafter, recordMarkovHead } from "./v41/drafter.ts";
 
 export interface Parameter {
   readonly name: string;
@@ -14,15 +16,40 @@ export interface Parameter {
   readonly kind: "matrix" | "vector" | "integers";
   /** True if it is only multiplied with, or rows of it are looked up: devices may keep it in the format of its file. */
   readonly isFactor: boolean;
+  /** Rows and columns that share an FP8 scale, where they are not the checkpoint's. */
+  readonly scaleBlock?: readonly [number, number];
 }
 
 export function modelParameters(config: ModelConfig): Parameter[] {
   return parametersOf(recordTransformer(config));
 }
 
-/** The parameters of an MTP module that the main model does not have. */
-export function mtpParameters(config: ModelConfig, module: number): Parameter[] {
-  return parametersOf(recordMultiTokenPrediction(config, module)).filter(({ name }) => name.startsWith("mtp."));
+/** The parameters of what drafts, which the main model does not have. */
+export function drafterParameters(config: ModelConfig): Parameter[] {
+  const own = drafterGraphs(config).flatMap(parametersOf);
+  return [...new Map(own.map((parameter) => [parameter.name, parameter])).values()].filter(({ name }) =>
+    name.startsWith("mtp."),
+  );
+}
+
+function drafterGraphs(config: ModelConfig): Graph[] {
+  if (config.architecture === "deepseek-v4")
+    return Array.from({ length: config.numMtpModules }, (_, module) => recordMultiTokenPrediction(config, module));
+  if (config.drafter === undefined) return [];
+  return [recordDrafter(config, config.drafter), recordMarkovHead(config, config.drafter)];
+}
+
+/** The tables of Engram, one for each of its layers, in their order: [rows, headDim]. */
+export function engramTables(config: ModelConfig): Parameter[] {
+  if (config.architecture !== "deepseek-v4.1" || config.engram === undefined) return [];
+  const { layers, tableRows, headDim } = config.engram;
+  return layers.map((layer, i) => ({
+    name: `layers.${layer}.engram.embed.weight`,
+    shape: [tableRows[i]!, headDim],
+    kind: "matrix",
+    isFactor: true,
+    scaleBlock: [1, 32],
+  }));
 }
 
 /** Ops, and which of their inputs are matrices that they read as they are stored. */

@@ -1,9 +1,11 @@
 /**
- * config.json of a DeepSeek-V4 checkpoint, in the published spelling and in the one that transformers writes. Everything is
+ * config.json of a DeepSeek-V4 or V4.1 checkpoint, in the published spelling and in the one that transformers writes. Everything is
  * checked here, so that no later code meets a number that cannot be: all problems are listed in one error.
  */
 import { ModelError } from "../errors.ts";
-import type { CompressRatio, ModelConfig, RopeConfig, YarnConfig } from "./config.ts";
+import type { CompressRatio, ModelConfig, RopeConfig, V4Config, YarnConfig } from "./config.ts";
+import { ConfigReader } from "./config-reader.ts";
+import { readV41Parts } from "./parse-v41-config.ts";
 
 /** Throws a ModelError: code "unsupported-architecture" for another kind of model, "bad-config" with every problem. */
 export function parseConfig(json: unknown, where = "config.json"): ModelConfig {
@@ -11,8 +13,7 @@ export function parseConfig(json: unknown, where = "config.json"): ModelConfig {
     throw new ModelError("The config is not a JSON object", { code: "bad-config", where });
   }
   const reader = new ConfigReader(json as Record<string, unknown>);
-  requireArchitecture(reader, where);
-  const config = readConfig(reader);
+  const config = architectureOf(reader, where) === "deepseek-v4.1" ? readV41Config(reader) : readV4Config(reader);
   if (reader.problems.length > 0) {
     throw new ModelError(`The config does not describe a model: ${reader.problems.join("; ")}`, {
       code: "bad-config",
@@ -23,7 +24,7 @@ export function parseConfig(json: unknown, where = "config.json"): ModelConfig {
   return config;
 }
 
-function requireArchitecture(reader: ConfigReader, where: string): void {
+function architectureOf(reader: ConfigReader, where: string): ModelConfig["architecture"] {
   const type = reader.raw("model_type");
   const names = reader.raw("architectures");
   const architecture = Array.isArray(names) ? String(names[0]) : undefined;
@@ -32,39 +33,57 @@ function requireArchitecture(reader: ConfigReader, where: string): void {
     throw new ModelError(message, {
       code: "unsupported-architecture",
       where,
-      hint: "This version runs text models of DeepSeek V4 (model_type deepseek_v4)",
+      hint: "This version runs models of DeepSeek V4 (model_type deepseek_v4) and V4.1 (deepseek_v41)",
     });
   };
-  if (
-    type === "deepseek_v41" ||
-    /DeepseekV41|DeepseekV4_1/i.test(architecture ?? "") ||
-    reader.raw("text_config") !== undefined
-  ) {
-    if (/deepseek/i.test(found)) refuse(`DeepSeek V4.1 models (${found}) are not supported yet`);
-  }
+  const named = String(type ?? architecture);
+  if (/^deepseek_v41(_text)?$/.test(named) || /^DeepseekV41/.test(named)) return "deepseek-v4.1";
   const isV4 = type === "deepseek_v4" || (type === undefined && architecture === "DeepseekV4ForCausalLM");
   if (!isV4) refuse(`The architecture of the model is not supported: ${found}`);
   if (reader.raw("vision_config") !== undefined)
     refuse(`The vision variant of DeepSeek V4 (${found}) is not supported yet`);
+  return "deepseek-v4";
 }
 
-function readConfig(r: ConfigReader): ModelConfig {
-  const numLayers = r.count("num_hidden_layers", { most: 1024 });
-  const headDim = r.count("head_dim", { most: 65536 });
-  const ropeHeadDim = readRopeHeadDim(r, headDim);
-  const config: ModelConfig = {
+function readV4Config(r: ConfigReader): V4Config {
+  const common = readCommonConfig(r, r, { rmsNormEps: 1e-6, fp8BlockSize: [128, 128] });
+  const config: V4Config = {
+    ...common,
     architecture: "deepseek-v4",
+    compressRatios: readCompressRatios(r, common.numLayers),
+    hashRouted: readHashRouted(r, common.numLayers),
+  };
+  checkCommonConfig(r, config, config.compressRatios.includes(4));
+  return config;
+}
+
+/** The keys of the text model stand in a section of their own, or at the top in files of the text model alone. */
+function readV41Config(top: ConfigReader): ModelConfig {
+  const r = top.section("text_config") ?? top;
+  const common = readCommonConfig(r, top, { rmsNormEps: 1e-20, fp8BlockSize: [32, 32] });
+  const config: ModelConfig = { ...common, ...readV41Parts(r, top, common) };
+  checkCommonConfig(r, config, config.indexSourceLayers.length > 0);
+  return config;
+}
+
+/** Keys that both generations have; `top` holds what is said of the whole file. */
+function readCommonConfig(
+  r: ConfigReader,
+  top: ConfigReader,
+  otherwise: { readonly rmsNormEps: number; readonly fp8BlockSize: [number, number] },
+) {
+  const headDim = r.count("head_dim", { most: 65536 });
+  return {
     vocabSize: r.count("vocab_size", { most: 16_777_216 }),
     hiddenSize: r.count("hidden_size", { most: 1_048_576 }),
-    numLayers,
+    numLayers: r.count("num_hidden_layers", { most: 1024 }),
     numHeads: r.count("num_attention_heads", { most: 65536 }),
     headDim,
-    ropeHeadDim,
+    ropeHeadDim: readRopeHeadDim(r, headDim),
     queryLoraRank: r.count("q_lora_rank", { most: 1_048_576 }),
     outputGroups: r.count("o_groups", { most: 65536 }),
     outputLoraRank: r.count("o_lora_rank", { most: 1_048_576 }),
     slidingWindow: r.count("sliding_window", { most: 1_048_576 }),
-    compressRatios: readCompressRatios(r, numLayers),
     indexNumHeads: r.count("index_n_heads", { most: 65536 }),
     indexHeadDim: r.count("index_head_dim", { most: 65536 }),
     indexTopK: r.count("index_topk", { most: 1_048_576 }),
@@ -75,32 +94,26 @@ function readConfig(r: ConfigReader): ModelConfig {
     numExpertsPerToken: r.count("num_experts_per_tok", { most: 65536 }),
     numSharedExperts: r.count("n_shared_experts", { least: 0, most: 256, otherwise: 1 }),
     moeIntermediateSize: r.count("moe_intermediate_size", { most: 1_048_576 }),
-    hashRouted: readHashRouted(r, numLayers),
     normalizeTopK: r.boolean("norm_topk_prob", true),
     routedScalingFactor: r.number("routed_scaling_factor", { otherwise: 1 }),
     swigluLimit: r.number("swiglu_limit", { otherwise: 10 }),
     rope: { theta: readTheta(r, "rope_theta", "main", 10_000), yarn: undefined },
     compressRope: readCompressRope(r),
-    rmsNormEps: r.number("rms_norm_eps", { otherwise: 1e-6 }),
+    rmsNormEps: r.number("rms_norm_eps", { otherwise: otherwise.rmsNormEps }),
     maxPositionEmbeddings: r.count("max_position_embeddings", { most: 2 ** 31 - 1 }),
     numMtpModules: r.count("num_nextn_predict_layers", { least: 0, most: 16, otherwise: 0 }),
-    fp8BlockSize: readBlockSize(r),
-    bosTokenId: r.count("bos_token_id", { least: 0, most: 16_777_216, otherwise: 0 }),
-    eosTokenIds: readEosTokenIds(r),
+    fp8BlockSize: readBlockSize(top, otherwise.fp8BlockSize),
+    bosTokenId: top.count("bos_token_id", { least: 0, most: 16_777_216, otherwise: 0 }),
+    eosTokenIds: readEosTokenIds(top),
   };
-  checkTogether(r, config);
-  return config;
 }
 
 /** What the parts of the config must be to each other. */
-function checkTogether(r: ConfigReader, c: ModelConfig): void {
+function checkCommonConfig(r: ConfigReader, c: ModelConfig, hasIndexer: boolean): void {
   r.require(c.numHeads % c.outputGroups === 0, "num_attention_heads is not a multiple of o_groups");
   r.require(c.ropeHeadDim % 2 === 0, "qk_rope_head_dim is odd");
   r.require(c.ropeHeadDim <= c.headDim, "qk_rope_head_dim is larger than head_dim");
-  r.require(
-    c.ropeHeadDim <= c.indexHeadDim || !c.compressRatios.includes(4),
-    "qk_rope_head_dim is larger than index_head_dim",
-  );
+  r.require(c.ropeHeadDim <= c.indexHeadDim || !hasIndexer, "qk_rope_head_dim is larger than index_head_dim");
   r.require(c.numExpertsPerToken <= c.numExperts, "num_experts_per_tok is larger than n_routed_experts");
   r.require(
     c.eosTokenIds.every((id) => id < c.vocabSize),
@@ -184,13 +197,13 @@ function readYarn(r: ConfigReader | undefined): YarnConfig | undefined {
   };
 }
 
-function readBlockSize(r: ConfigReader): [number, number] {
+function readBlockSize(r: ConfigReader, otherwise: [number, number]): [number, number] {
   const size = r.section("quantization_config")?.raw("weight_block_size");
-  if (size === undefined || size === null) return [128, 128];
+  if (size === undefined || size === null) return otherwise;
   const isPair =
     Array.isArray(size) && size.length === 2 && size.every((n) => Number.isInteger(n) && n > 0 && n <= 65536);
   r.require(isPair, "weight_block_size is not a pair of block sizes");
-  return isPair ? (size as [number, number]) : [128, 128];
+  return isPair ? (size as [number, number]) : otherwise;
 }
 
 function readEosTokenIds(r: ConfigReader): number[] {
@@ -199,59 +212,4 @@ function readEosTokenIds(r: ConfigReader): number[] {
   const valid = ids.length > 0 && ids.every((id) => Number.isInteger(id) && (id as number) >= 0);
   r.require(valid, "eos_token_id is not a token id or a list of them");
   return valid ? (ids as number[]) : [1];
-}
-
-/** Reads keys of one JSON object and collects what is wrong with them. */
-class ConfigReader {
-  readonly problems: string[];
-  readonly #json: Readonly<Record<string, unknown>>;
-  readonly #prefix: string;
-
-  constructor(json: Readonly<Record<string, unknown>>, prefix = "", problems: string[] = []) {
-    this.#json = json;
-    this.#prefix = prefix;
-    this.problems = problems;
-  }
-
-  raw(key: string): unknown {
-    return Object.hasOwn(this.#json, key) ? this.#json[key] : undefined;
-  }
-
-  section(key: string): ConfigReader | undefined {
-    const value = this.raw(key);
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
-    return new ConfigReader(value as Record<string, unknown>, `${this.#prefix}${key}.`, this.problems);
-  }
-
-  require(condition: boolean, problem: string): void {
-    if (!condition) this.problems.push(problem);
-  }
-
-  /** A whole number; where it is wrong, the least legal value stands in until the error is thrown. */
-  count(key: string, { least = 1, most, otherwise }: { least?: number; most: number; otherwise?: number }): number {
-    const value = this.raw(key) ?? otherwise;
-    if (typeof value === "number" && Number.isInteger(value) && value >= least && value <= most) return value;
-    this.#wrong(key, value, `a whole number from ${least} to ${most}`);
-    return Math.max(least, 1);
-  }
-
-  number(key: string, { otherwise, positive = false }: { otherwise?: number; positive?: boolean }): number {
-    const value = this.raw(key) ?? otherwise;
-    if (typeof value === "number" && Number.isFinite(value) && (positive ? value > 0 : value >= 0)) return value;
-    this.#wrong(key, value, positive ? "a number above 0" : "a number of at least 0");
-    return 1;
-  }
-
-  boolean(key: string, otherwise: boolean): boolean {
-    const value = this.raw(key) ?? otherwise;
-    if (typeof value === "boolean") return value;
-    this.#wrong(key, value, "true or false");
-    return otherwise;
-  }
-
-  #wrong(key: string, value: unknown, expected: string): void {
-    const name = `${this.#prefix}${key}`;
-    const shown = JSON.stringify(value)?.slice(0, 60);
-    this.problems.push(value === undefined ? `${name} is missing` : `${name} is ${shown}, not ${expected}`);
-  }
 }

@@ -1,7 +1,8 @@
 /**
- * The whole pass of a DeepSeek-V4 model: token ids to logits
+ * The whole pass of a model of the DeepSeek-V4 family: token ids to logits
  *   tokenIds [tokens] -> streams [tokens, hcMult, hiddenSize] -> logits [outputs, vocabSize]
- * `outputRows` names the tokens of the step whose logits are wanted; the head is not computed for the others.
+ * `outputRows` names the tokens of the step whose logits are wanted; the head is not computed for the others. This is the one
+ * place where V4 and V4.1 part: what they share is in this folder, what only V4.1 has in v41/.
  */
 import { Graph, type Tensor } from "../tensor/graph.ts";
 import { gatherRows } from "../tensor/ops/gather-rows.ts";
@@ -9,12 +10,16 @@ import { linear } from "../tensor/ops/linear.ts";
 import { repeatStreams } from "../tensor/ops/repeat-streams.ts";
 import { rmsNorm } from "../tensor/ops/rms-norm.ts";
 import { block } from "./block.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig, V4Config } from "./config.ts";
 import { collapseHead } from "./hyper-connections.ts";
-import { stepInputs } from "./step.ts";
+import { type Step, stepInputs } from "./step.ts";
+import { recordV41Layers } from "./v41/layers.ts";
 
 export interface TransformerOptions {
-  /** Keep the streams that leave the last layer as the output "streams": the MTP module reads them. */
+  /**
+   * Keep what a drafter reads: the streams that leave the last layer of V4 as the output "streams", or the features of
+   * V4.1 (v41/layers.ts).
+   */
   readonly keepStreams?: boolean;
 }
 
@@ -22,17 +27,34 @@ export interface TransformerOptions {
 export function recordTransformer(config: ModelConfig, options: TransformerOptions = {}): Graph {
   const g = new Graph();
   const step = stepInputs(g);
-  let streams = g.call(repeatStreams, [embedding(g, config, step.tokenIds)], { count: config.hcMult });
+  const embedded = embedding(g, config, step.tokenIds);
+  const outputRows = g.input("outputRows", "i32", ["outputs"]);
+  const keep = options.keepStreams ?? false;
+  const collapsed =
+    config.architecture === "deepseek-v4.1"
+      ? recordV41Layers(g, config, embedded, step, outputRows, keep)
+      : recordV4Layers(g, config, embedded, step, outputRows, keep);
+  g.label("head.collapsed", collapsed);
+  g.output("logits", outputLogits(g, config, "norm.weight", collapsed, "head.normed"));
+  return g;
+}
+
+/** embedded [tokens, hiddenSize] -> [outputs, hiddenSize]. */
+function recordV4Layers(
+  g: Graph,
+  config: V4Config,
+  embedded: Tensor,
+  step: Step,
+  outputRows: Tensor,
+  keepStreams: boolean,
+): Tensor {
+  let streams = g.call(repeatStreams, [embedded], { count: config.hcMult });
   config.compressRatios.forEach((ratio, l) => {
     const layer = { name: `layers.${l}`, ratio, hashRouted: config.hashRouted[l]! };
     streams = g.label(`layers.${l}.streams`, block(g, config, layer, streams, step));
   });
-  if (options.keepStreams) g.output("streams", streams);
-
-  const chosen = g.call(gatherRows, [streams, g.input("outputRows", "i32", ["outputs"])], {});
-  const collapsed = g.label("head.collapsed", collapseHead(g, config, "hc_head", chosen));
-  g.output("logits", outputLogits(g, config, "norm.weight", collapsed, "head.normed"));
-  return g;
+  if (keepStreams) g.output("streams", streams);
+  return collapseHead(g, config, "hc_head", g.call(gatherRows, [streams, outputRows], {}));
 }
 
 /** Token ids [tokens] -> [tokens, hiddenSize]. */

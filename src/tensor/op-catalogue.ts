@@ -1,8 +1,12 @@
 /** Every op there is. Devices and their tests walk through this list; a new op is added here. */
 import type { AnyOp } from "./graph.ts";
 import { add } from "./ops/add.ts";
+import { addBiasOfToken } from "./ops/add-bias-of-token.ts";
+import { candidateBlocks } from "./ops/candidate-blocks.ts";
 import { collapseStreams } from "./ops/collapse-streams.ts";
+import { combineStreams } from "./ops/combine-streams.ts";
 import { compressEntries } from "./ops/compress-entries.ts";
+import { engramUpdate } from "./ops/engram-update.ts";
 import { expandStreams } from "./ops/expand-streams.ts";
 import { experts } from "./ops/experts.ts";
 import { gatherRows } from "./ops/gather-rows.ts";
@@ -10,10 +14,13 @@ import { groupedLinear } from "./ops/grouped-linear.ts";
 import { hyperConnectionCoefficients } from "./ops/hyper-connection-coefficients.ts";
 import { hyperConnectionHead } from "./ops/hyper-connection-head.ts";
 import { indexerScores } from "./ops/indexer-scores.ts";
+import { joinColumns } from "./ops/join-columns.ts";
+import { keepBlocks } from "./ops/keep-blocks.ts";
 import { linear } from "./ops/linear.ts";
 import { repeatStreams } from "./ops/repeat-streams.ts";
 import { rmsNorm } from "./ops/rms-norm.ts";
 import { rope } from "./ops/rope.ts";
+import { roundBlocks } from "./ops/round-blocks.ts";
 import { routerScores } from "./ops/router-scores.ts";
 import { routingWeights } from "./ops/routing-weights.ts";
 import { scale } from "./ops/scale.ts";
@@ -24,8 +31,12 @@ import { writeRows } from "./ops/write-rows.ts";
 
 export const opCatalogue: readonly AnyOp[] = [
   add,
+  addBiasOfToken,
+  candidateBlocks,
   collapseStreams,
+  combineStreams,
   compressEntries,
+  engramUpdate,
   expandStreams,
   experts,
   gatherRows,
@@ -33,10 +44,13 @@ export const opCatalogue: readonly AnyOp[] = [
   hyperConnectionCoefficients,
   hyperConnectionHead,
   indexerScores,
+  joinColumns,
+  keepBlocks,
   linear,
   repeatStreams,
   rmsNorm,
   rope,
+  roundBlocks,
   routerScores,
   routingWeights,
   scale,

@@ -4,7 +4,7 @@ import { describe, test } from "node:test";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
 import { ModelRunner } from "../../src/engine/model-runner.ts";
-import type { ModelConfig } from "../../src/model/config.ts";
+import type { ModelConfig, V4Config } from "../../src/model/config.ts";
 import { modelParameters } from "../../src/model/parameters.ts";
 import { parseConfig } from "../../src/model/parse-config.ts";
 import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
@@ -16,7 +16,7 @@ function random(): number {
 }
 const pick = <T>(...values: T[]): T => values[Math.floor(random() * values.length)]!;
 
-function randomConfig(): ModelConfig {
+function randomConfig(): V4Config {
   const layers = pick(1, 2, 3, 5);
   const groups = pick(1, 2, 3);
   const experts = pick(1, 3, 8);
@@ -55,7 +55,7 @@ function randomConfig(): ModelConfig {
       beta_fast: 32,
       beta_slow: 1,
     }),
-  });
+  }) as V4Config; // the model_type says so
 }
 
 function loadRandomWeights(config: ModelConfig, devices: readonly Device[]): void {
@@ -106,7 +106,7 @@ describe("models of random shapes", () => {
 
   test("a context far beyond the first limits is reached in steps of any size", async () => {
     state = 4;
-    const config: ModelConfig = {
+    const config: V4Config = {
       ...randomConfig(),
       numLayers: 3,
       compressRatios: [0, 4, 128],

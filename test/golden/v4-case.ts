@@ -29,19 +29,26 @@ export interface Case {
 export async function loadCase(name: string): Promise<Case> {
   const folder = join(import.meta.dirname, "../data/v4", name);
   const golden = JSON.parse(readFileSync(join(folder, "golden.json"), "utf8"));
-  const tensors = readStoredTensors(join(folder, "golden.safetensors"));
   const checkpoint = await openCheckpointFolder(folder);
-  const stored = (key: string) => {
-    const tensor = tensors.get(key);
-    if (tensor === undefined) throw new Error(`The case ${name} has no tensor ${key}`);
-    return tensor;
-  };
   return {
     config: checkpoint.config,
     checkpoint,
     prompts: golden.inputs.token_ids,
     positions: golden.positions,
     mtpPositions: golden.mtp_positions ?? [],
+    ...storedTensors(folder),
+  };
+}
+
+/** The stored tensors of a folder, by key and leading indices. */
+export function storedTensors(folder: string): Pick<Case, "tensors" | "shape" | "row"> {
+  const tensors = readStoredTensors(join(folder, "golden.safetensors"));
+  const stored = (key: string) => {
+    const tensor = tensors.get(key);
+    if (tensor === undefined) throw new Error(`${folder} has no tensor ${key}`);
+    return tensor;
+  };
+  return {
     tensors,
     shape: (key) => stored(key).shape,
     row(key, ...indices) {
@@ -56,11 +63,11 @@ export async function loadCase(name: string): Promise<Case> {
   };
 }
 
-export async function loadWeights({ checkpoint }: Case, device: Device): Promise<void> {
+export async function loadWeights({ checkpoint }: Pick<Case, "checkpoint">, device: Device): Promise<void> {
   for (const parameter of checkpoint.parameters) await giveParameter(checkpoint, parameter, device);
 }
 
-/** A reader of F32 and I32 tensors that shares nothing with the one under test. */
+/** A reader of F32, I32 and U8 tensors that shares nothing with the one under test. */
 export function readStoredTensors(path: string): Map<string, StoredTensor> {
   const file = readFileSync(path);
   const headerBytes = Number(file.readBigUInt64LE(0));
@@ -80,7 +87,13 @@ export function readStoredTensors(path: string): Map<string, StoredTensor> {
   }>(header)) {
     if (name === "__metadata__") continue;
     const bytes = Uint8Array.from(file.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).buffer;
-    tensors.set(name, { shape, data: dtype === "I32" ? new Int32Array(bytes) : new Float32Array(bytes) });
+    const data =
+      dtype === "U8"
+        ? Int32Array.from(new Uint8Array(bytes))
+        : dtype === "I32"
+          ? new Int32Array(bytes)
+          : new Float32Array(bytes);
+    tensors.set(name, { shape, data });
   }
   return tensors;
 }

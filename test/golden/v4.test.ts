@@ -14,12 +14,20 @@ import { recordMultiTokenPrediction } from "../../src/model/multi-token-predicti
 import { cacheLayouts } from "../../src/tensor/graph.ts";
 import { layoutName, rowsPerPage } from "../../src/tensor/paging.ts";
 import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
+import {
+  assertClose as assertWithin,
+  checkChunks,
+  checkRagged,
+  checkRewindAndFork,
+  oneStep,
+  prefill,
+  type Subject,
+} from "./bitwise.ts";
 import { type Case, loadCase, loadWeights } from "./v4-case.ts";
 
 const tolerance = 1e-4; // stated by the recorded cases for a float32 engine; ours stays near 1e-5
 
 const names = ["window", "ratio128", "ratio4", "mixed", "batch", "mtp", "official"];
-const oneStep = 512; // longer than any prompt of the cases
 
 /** Where a stored activation is found: the label, and whether rows are stored positions or everything there is. */
 const stages: readonly (readonly [string, string, "positions" | "all"])[] = [
@@ -66,7 +74,7 @@ for (const name of names) {
       after(() => device[Symbol.dispose]());
       test("the logits of every stored position are those of the reference", async () => {
         for (const [b, ids] of golden.prompts.entries()) {
-          const rows = await prefill(golden, device, ids, oneStep);
+          const rows = await prefill(subjectOf(golden, device), ids, oneStep);
           golden.positions.forEach((p, i) => {
             assertClose(rows[p]!, golden.row("logits", b, i), `sequence ${b}, position ${p}`);
           });
@@ -85,15 +93,11 @@ for (const name of names) {
     test("every stored activation is that of the reference", () => checkActivations(golden, cpu));
     test("what is kept after the prompt is that of the reference", () => checkCaches(golden, cpu));
     for (const chunk of [1, 7, 64, 129]) {
-      test(`chunks of ${chunk} give bitwise the logits of one step`, async () => {
-        for (const ids of golden.prompts) {
-          const whole = await prefill(golden, cpu, ids, oneStep);
-          assertSame(await prefill(golden, cpu, ids, chunk), whole);
-        }
-      });
+      test(`chunks of ${chunk} give bitwise the logits of one step`, () => checkChunks(subjectOf(golden, cpu), chunk));
     }
-    test("sequences that share steps have bitwise the logits they have alone", () => checkRagged(golden, cpu));
-    test("winding back and forking change no bit", () => checkRewindAndFork(golden, cpu));
+    test("sequences that share steps have bitwise the logits they have alone", () =>
+      checkRagged(subjectOf(golden, cpu)));
+    test("winding back and forking change no bit", () => checkRewindAndFork(subjectOf(golden, cpu)));
   });
   if (golden.config.numMtpModules > 0) {
     test(`${name}: the MTP module predicts what the reference's does`, () => checkMtp(golden, cpu));
@@ -104,10 +108,8 @@ function runnerOf(golden: Case, device: Device, stepTokens: number, keep: readon
   return new ModelRunner(golden.config, device, { stepTokens, keep });
 }
 
-/** The logits of all positions. */
-function prefill(golden: Case, device: Device, ids: number[], stepTokens: number): Promise<Float32Array[]> {
-  const runner = runnerOf(golden, device, stepTokens);
-  return runner.append({ sequence: runner.createSequence(), tokenIds: ids, outputs: ids.length });
+function subjectOf(golden: Case, device: Device): Subject {
+  return { prompts: golden.prompts, runner: (stepTokens) => runnerOf(golden, device, stepTokens) };
 }
 
 async function checkGreedy(golden: Case, device: Device, b: number, ids: number[]): Promise<void> {
@@ -238,57 +240,9 @@ async function checkCaches(golden: Case, device: Device): Promise<void> {
   }
 }
 
-/** Two or three sequences in one step, cut at odd places, each against itself alone. */
-async function checkRagged(golden: Case, device: Device): Promise<void> {
-  const [first] = golden.prompts;
-  const inputs = golden.prompts.length > 1 ? golden.prompts : [first!, first!.slice(5), first!.slice(0, 40).reverse()];
-  const alone = await Promise.all(inputs.map((ids) => prefill(golden, device, ids, oneStep)));
-  const runner = runnerOf(golden, device, oneStep);
-  const sequences = inputs.map(() => runner.createSequence());
-  const rows = inputs.map((): Float32Array[] => []);
-  for (let round = 0; rows.some((done, s) => done.length < inputs[s]!.length); round++) {
-    const batch = sequences
-      .map((sequence, s) => ({
-        s,
-        sequence,
-        tokenIds: inputs[s]!.slice(rows[s]!.length).slice(0, 1 + ((round * 13 + s * 7) % 37)),
-      }))
-      .filter(({ tokenIds }) => tokenIds.length > 0);
-    const logits = await runner.step(batch.map((part) => ({ ...part, outputs: part.tokenIds.length })));
-    batch.forEach(({ s }, i) => {
-      rows[s]!.push(...logits[i]!);
-    });
-  }
-  rows.forEach((found, s) => {
-    assertSame(found, alone[s]!);
-  });
-}
-
-async function checkRewindAndFork(golden: Case, device: Device): Promise<void> {
-  const [ids] = golden.prompts;
-  const whole = await prefill(golden, device, ids!, oneStep);
-  const runner = runnerOf(golden, device, oneStep);
-  const sequence = runner.createSequence();
-  const half = Math.floor(ids!.length / 2);
-  const append = (to: Sequence, from: number, end: number) =>
-    runner.append({ sequence: to, tokenIds: ids!.slice(from, end), outputs: end - from });
-
-  // Wrong tokens beyond the half, wound back; by more than the margin in the second round.
-  for (const wrong of [9, 100]) {
-    sequence.rewind(sequence.length);
-    await append(sequence, 0, half);
-    const fork = sequence.fork();
-    await runner.append({ sequence, tokenIds: ids!.slice(0, wrong).reverse(), outputs: 0 });
-    sequence.rewind(Math.min(wrong, sequence.length - half));
-    assertSame(await append(sequence, half, ids!.length), whole.slice(half));
-    // The fork saw nothing of it.
-    assertSame(await append(fork, half, ids!.length), whole.slice(half));
-    fork[Symbol.dispose]();
-  }
-}
-
 async function checkMtp(golden: Case, device: Device): Promise<void> {
   const { config } = golden;
+  assert.ok(config.architecture === "deepseek-v4");
   const [ids] = golden.prompts;
   const last = `layers.${config.numLayers - 1}.streams`;
   const runner = runnerOf(golden, device, oneStep, [last]);
@@ -337,20 +291,5 @@ async function checkMtp(golden: Case, device: Device): Promise<void> {
 }
 
 function assertClose(found: ArrayLike<number>, expected: ArrayLike<number>, where: string): void {
-  assert.equal(found.length, expected.length, `${where}: number of values`);
-  let worst = { error: 0, index: 0 };
-  for (let i = 0; i < expected.length; i++) {
-    const error = Math.abs(found[i]! - expected[i]!);
-    if (!(error <= worst.error)) worst = { error, index: i };
-  }
-  const { index } = worst;
-  assert.ok(worst.error <= tolerance, `${where}, element ${index}: ${found[index]}, expected ${expected[index]}`);
-}
-
-function assertSame(found: readonly Float32Array[], expected: readonly Float32Array[]): void {
-  assert.equal(found.length, expected.length);
-  found.forEach((row, p) => {
-    for (let i = 0; i < row.length; i++)
-      assert.ok(Object.is(row[i], expected[p]![i]), `position ${p}, token ${i} differs`);
-  });
+  assertWithin(found, expected, where, tolerance);
 }

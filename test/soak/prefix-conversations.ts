@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PrefixCache } from "../../src/engine/cache/prefix-cache.ts";
 import type { ModelRunner, Sequence } from "../../src/engine/model-runner.ts";
-import type { ModelConfig } from "../../src/model/config.ts";
+import type { V4Config } from "../../src/model/config.ts";
 import { layoutName } from "../../src/tensor/paging.ts";
 import { randomNumbers, smallConfig, smallModel } from "../small-model.ts";
 
@@ -44,7 +44,7 @@ export async function branchingConversations({ rounds, seed }: { rounds: number;
   return counts;
 }
 
-function randomShape(random: () => number): ModelConfig {
+function randomShape(random: () => number): V4Config {
   const pick = <T>(...values: T[]): T => values[Math.floor(random() * values.length)]!;
   const compressRatios = Array.from({ length: pick(2, 3, 4) }, () => pick(0, 4, 128) as 0 | 4 | 128);
   const hashRouted = compressRatios.map((_, l) => l === 0);

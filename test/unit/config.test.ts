@@ -9,6 +9,7 @@ import { parseConfig } from "../../src/model/parse-config.ts";
 
 const read = (path: string) => JSON.parse(readFileSync(join(import.meta.dirname, "../..", path), "utf8"));
 const flash = read("test/data/configs/v4-flash.json");
+const flash41 = read("test/data/configs/v4.1-flash.json");
 
 describe("config.json", () => {
   test("of V4 Flash and Pro is read as published", () => {
@@ -16,6 +17,7 @@ describe("config.json", () => {
     assert.equal(config.numLayers, 43);
     assert.deepEqual(config.compressRatios.slice(0, 5), [0, 0, 4, 128, 4]);
     assert.equal(config.compressRatios.length, 43);
+    assert.ok(config.architecture === "deepseek-v4");
     assert.deepEqual(config.hashRouted.filter(Boolean).length, 3);
     assert.deepEqual(config.compressRope, {
       theta: 160_000,
@@ -37,6 +39,7 @@ describe("config.json", () => {
   test("in transformers' spelling says the same as in the published one", () => {
     const seed = parseConfig(read("assets/seed-v4/config.json"));
     assert.deepEqual(seed.compressRatios, [0, 0, 4, 128, 4, 128]);
+    assert.ok(seed.architecture === "deepseek-v4");
     assert.deepEqual(seed.hashRouted, [true, false, false, false, false, false]);
     assert.equal(seed.ropeHeadDim, 32);
     assert.equal(seed.compressRope.yarn, undefined);
@@ -74,10 +77,40 @@ describe("config.json", () => {
       name.test(error.message) &&
       /V4/.test(error.hint!);
     assert.throws(() => parseConfig({ model_type: "llama", architectures: ["LlamaForCausalLM"] }), isRefusal(/llama/));
-    assert.throws(() => parseConfig(read("test/data/configs/v4.1-flash.json")), isRefusal(/V4\.1/));
     assert.throws(() => parseConfig({}), isRefusal(/none is named/));
     assert.throws(() => parseConfig({ ...flash, vision_config: {} }), isRefusal(/vision/));
   });
+
+  test("of V4.1 Flash is read as published", () => {
+    const config = parseConfig(flash41);
+    assert.ok(config.architecture === "deepseek-v4.1");
+    assert.deepEqual([config.numLayers, config.compressRatios.length], [40, 40]);
+    assert.deepEqual(config.entrySourceLayers, [2, 8, 14, 20]);
+    assert.deepEqual(config.candidatePool, { sourceLayer: 20, topBlocks: 2048, blockSize: 8 });
+    assert.deepEqual(config.engram?.tableRows, [384_006_168, 384_016_682]);
+    assert.equal(config.imageTokenId, 129_264);
+    assert.deepEqual(config.drafter?.featureLayers, [37, 38, 39]);
+    assert.deepEqual([config.rmsNormEps, config.fp8BlockSize[0], config.rounding], [1e-20, 32, "caches"]);
+  });
+
+  const schedules: readonly { keys: Record<string, unknown>; problem: RegExp }[] = [
+    { keys: { kv_source_layer_ids: [2, 8, 14, 21] }, problem: /layer 20 has ratio 1, its source below has 2/ },
+    { keys: { index_source_layer_ids: [2, 8, 20] }, problem: /kv_source_layer_ids 14 are not in index_source/ },
+    { keys: { kv_source_layer_ids: [2, 8, 14], compress_ratios: new Array(43).fill(2) }, problem: /its source below/ },
+    { keys: { candidate_source_layer_id: 14 }, problem: /is not the last of kv_source/ },
+    { keys: { kv_source_layer_ids: [1, 2, 8, 14, 20] }, problem: /the source layer 1 has ratio 0/ },
+    { keys: { engram_num_embeddings: [384_006_167, 384_016_682] }, problem: /hashes need 384006168/ },
+    { keys: { compress_ratios: [0, 0, 4] }, problem: /compress_ratios/ },
+  ];
+  for (const { keys, problem } of schedules) {
+    test(`of V4.1 whose layers do not fit is refused: ${problem.source}`, () => {
+      const wrong = { ...flash41, text_config: { ...flash41.text_config, ...keys } };
+      assert.throws(
+        () => parseConfig(wrong),
+        (error) => error instanceof ModelError && problem.test(error.message),
+      );
+    });
+  }
 
   test("with several faults names all of them at once", () => {
     const wrong = {
@@ -111,6 +144,16 @@ describe("config.json", () => {
         }
       }),
       { numRuns: 1000, seed: 2 },
+    );
+    fc.assert(
+      fc.property(fc.constantFrom(...Object.keys(flash41.text_config)), value, (key, replacement) => {
+        try {
+          parseConfig({ ...flash41, text_config: { ...flash41.text_config, [key]: replacement } });
+        } catch (error) {
+          assert.ok(error instanceof ModelError, `${error}`);
+        }
+      }),
+      { numRuns: 1000, seed: 3 },
     );
   });
 });

@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { openCheckpointAt } from "../../src/engine/checkpoint-folder.ts";
+import { loadModel } from "../../src/engine/load-model.ts";
+import { engramNeed } from "../../src/engine/memory-need.ts";
 import { presetConfig, synthesizeModel, synthesizeTypes } from "../../src/engine/synthesize-model.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "freehold-synthesize-"));
@@ -45,10 +47,51 @@ describe("synthesised models", () => {
     assert.ok(!first.equals(other));
   });
 
+  for (const type of ["mxfp4", "f32"] as const) {
+    test(`of V4.1, ${type}: the folder loads as the config it was made from, and answers the same with any budget`, async () => {
+      const folder = join(scratch, `v4.1-${type}`);
+      const options = { preset: "v4.1-tiny", type, engramBytes: 1 << 20 };
+      await synthesizeModel(folder, options);
+      const checkpoint = await openCheckpointAt(folder);
+      assert.deepEqual(checkpoint.config, presetConfig("v4.1-tiny", 1 << 20));
+      const need = engramNeed(checkpoint, 1000)!;
+      assert.deepEqual([need.tables, need.memory_bytes], [1, 1000]);
+      // Primes of so small a table lie a little above what was asked for.
+      const asked = options.engramBytes * (type === "f32" ? 1024 / 264 : 1);
+      assert.ok(need.bytes > asked && need.bytes < 1.6 * asked, `${need.bytes}`);
+      await checkpoint.close();
+      const logits = [];
+      for (const engramCacheBytes of [0, 1 << 26]) {
+        using model = await loadModel(folder, { engramCacheBytes });
+        logits.push(await model.logits(Array.from({ length: 40 }, (_, i) => (i * 7) % 1024)));
+        assert.equal(model.dialect, "v4.1");
+      }
+      assert.ok(logits[0]!.flatMap((row) => [...row]).every((x) => Number.isFinite(x)));
+      assert.deepEqual(logits[0], logits[1]);
+    });
+  }
+
+  test("of V4.1 Flash, half a terabyte, opens from its headers", async () => {
+    const folder = join(scratch, "flash");
+    const engramBytes = 384_006_168 * 264;
+    await synthesizeModel(folder, { preset: "v4.1-flash:40", type: "mxfp4", engramBytes, sparse: true });
+    const checkpoint = await openCheckpointAt(folder);
+    const bytes = checkpoint.tensors.reduce((sum, { begin, end }) => sum + end - begin, 0);
+    assert.ok(bytes > 490e9, `${bytes}`);
+    assert.ok(engramNeed(checkpoint, 0)!.bytes > 200e9);
+    await checkpoint.close();
+  });
+
   test("the presets have the shapes that their names say", () => {
     assert.equal(presetConfig("v4-flash:43").numExperts, 256);
     assert.deepEqual(presetConfig("v4-flash:2").compressRatios, [4, 128]);
     assert.deepEqual(presetConfig("v4-flash:6").compressRatios, [0, 0, 4, 128, 4, 128]);
+    const flash = presetConfig("v4.1-flash:21");
+    assert.ok(flash.architecture === "deepseek-v4.1");
+    assert.deepEqual(flash.entrySourceLayers, [2, 8, 14, 20]);
+    assert.deepEqual(flash.engram?.layers, [1, 14]);
+    for (let layers = 1; layers <= 40; layers++) assert.equal(presetConfig(`v4.1-flash:${layers}`).numLayers, layers);
     assert.throws(() => presetConfig("v4-flash:44"), /no preset/);
+    assert.throws(() => presetConfig("v4.1-flash:41"), /no preset/);
   });
 });

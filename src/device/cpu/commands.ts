@@ -6,6 +6,7 @@
 
 import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
+import type { ExpertsAttributes } from "../../tensor/ops/experts.ts";
 import { countElements } from "../../tensor/shape.ts";
 import { hasBlocks } from "./matrix-formats.ts";
 import {
@@ -14,6 +15,7 @@ import {
   opNames,
   type PlacedMatrix,
   type Placement,
+  roundingSlots,
   type Span,
   slotsOf,
 } from "./op-slots.ts";
@@ -79,7 +81,7 @@ export class CommandWriter {
     if (outputs.every((output) => countElements(this.#place.shape(output)) === 0)) return;
     if (op.name === "linear") this.#linear(inputs, first, 1);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
-    else if (op.name === "experts") this.#experts(inputs, first, (attributes as { limit: number }).limit);
+    else if (op.name === "experts") this.#experts(inputs, first, attributes as ExpertsAttributes);
     else {
       const [name, slots] = slotsOf(node, this.#place);
       this.#add(name, slots, inputs, outputs);
@@ -105,7 +107,11 @@ export class CommandWriter {
     this.#add("linear", slots, [activations.span], [y]);
   }
 
-  #experts([x, chosen, weights, gate, up, down]: readonly Tensor[], y: Tensor, limit: number): void {
+  #experts(
+    [x, chosen, weights, gate, up, down]: readonly Tensor[],
+    y: Tensor,
+    { limit, roundsHidden }: ExpertsAttributes,
+  ): void {
     const place = this.#place;
     const [tokens, k] = place.shape(chosen!) as [number, number];
     const matrices = [gate!, up!, down!].map((tensor) => place.matrix(tensor)) as [
@@ -142,7 +148,7 @@ export class CommandWriter {
       gathered = { slots: [activations.slots[0]!, ...copy, g.columns, rows], span };
     }
     const { span, bytes, scales, sums } = memory.hidden;
-    const isInt8 = place.int8 && hasBlocks(d.format);
+    const isInt8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
     const hidden = isInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
     this.#add(
       "expertsGateUp",
@@ -150,6 +156,10 @@ export class CommandWriter {
       [gathered.span, memory.lists],
       [span],
     );
+    if (roundsHidden) {
+      const slots = [bytes, memory.weight, memory.first, experts, memory.place, d.columns, ...roundingSlots("fp8")];
+      this.#add("roundExpertRows", slots, [span, memory.lists], [span, memory.lists]);
+    }
     this.#add(
       "expertsDown",
       [...expertSlots(d), ...hidden, ...lists, memory.weight, tokens, place.span(y).address],

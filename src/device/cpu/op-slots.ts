@@ -3,6 +3,9 @@
  */
 import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
+import type { CandidateAttributes } from "../../tensor/ops/candidate-blocks.ts";
+import type { EngramAttributes } from "../../tensor/ops/engram-update.ts";
+import { type BlockRounding, blockCodes } from "../../tensor/ops/round-blocks.ts";
 import type { AttentionAttributes } from "../../tensor/ops/sparse-attention.ts";
 import { countElements } from "../../tensor/shape.ts";
 import { type MatrixFormat, matrixFormats } from "./matrix-formats.ts";
@@ -35,6 +38,14 @@ export const opNames = [
   "indexerScores",
   "sparseAttention",
   "readMemory",
+  "roundBlocks",
+  "roundExpertRows",
+  "combineStreams",
+  "candidateBlocks",
+  "keepBlocks",
+  "engramUpdate",
+  "addBiasOfToken",
+  "joinColumns",
 ] as const;
 export type OpName = (typeof opNames)[number];
 
@@ -140,8 +151,8 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
       return ["hyperConnectionHead", [...ins, outs[0]!, ...shapes[0]!, (attributes as { eps: number }).eps]];
     case "compressEntries": {
       const { ratio, overlap, pageRows } = attributes as { ratio: number; overlap: boolean; pageRows: number };
-      const values = [ins[0]!, shapes[0]![1]!, ins[5]!, shapes[5]![1]!, pageRows];
-      const rest = [ins[1]!, ins[2]!, ins[3]!, ins[4]!, shapes[4]![0]!, ratio, overlap ? 1 : 0, outs[0]!];
+      const values = [ins[0]!, shapes[0]![1]!, ins[4]!, shapes[4]![1]!, pageRows];
+      const rest = [ins[1]!, ins[5] ?? 0, ins[2]!, ins[3]!, shapes[3]![0]!, ratio, overlap ? 1 : 0, outs[0]!];
       return ["compressEntries", [...values, ...rest]];
     }
     case "indexerScores": {
@@ -162,9 +173,42 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
       const sizes = [tokens, heads, headDim, windowSize, ratio, ...outs, together];
       return ["sparseAttention", [...ins.slice(0, 4), ...window, ...entries, ...selected, ...sizes]];
     }
+    case "roundBlocks": {
+      const width = shapes[0]!.at(-1)!;
+      const { format } = attributes as { format: BlockRounding };
+      return ["roundBlocks", [ins[0]!, outs[0]!, countElements(shapes[0]!) / width, width, ...roundingSlots(format)]];
+    }
+    case "combineStreams": {
+      const { weights } = attributes as { weights: readonly number[] };
+      return ["combineStreams", [ins[0]!, place.constants(weights), outs[0]!, ...shapes[0]!]];
+    }
+    case "candidateBlocks": {
+      const { ratio, blockSize, topBlocks } = attributes as CandidateAttributes;
+      return ["candidateBlocks", [...ins, outs[0]!, ...shapes[0]!, ratio, blockSize, topBlocks]];
+    }
+    case "keepBlocks": {
+      const { blockSize } = attributes as { blockSize: number };
+      return ["keepBlocks", [...ins, outs[0]!, ...shapes[0]!, shapes[1]![1]!, blockSize]];
+    }
+    case "engramUpdate": {
+      const { eps, closedTokenId } = attributes as EngramAttributes;
+      return ["engramUpdate", [...ins, outs[0]!, ...shapes[0]!, eps, closedTokenId]];
+    }
+    case "addBiasOfToken": {
+      const { imageTokenId } = attributes as { imageTokenId: number };
+      return ["addBiasOfToken", [...ins, outs[0]!, ...shapes[0]!, imageTokenId]];
+    }
+    case "joinColumns":
+      return ["joinColumns", [...ins, outs[0]!, ...shapes[0]!, shapes[1]![1]!]];
     default:
       throw new DeviceError(`The CPU kernels have no op "${op.name}"`);
   }
+}
+
+/** Size of a block, mantissa bits, least exponent and largest value of a code, and whether the scale is E4M3. */
+export function roundingSlots(format: BlockRounding): number[] {
+  const { size, mantissaBits, leastExponent, largest } = blockCodes[format];
+  return [size, mantissaBits, leastExponent, largest, format === "nvfp4" ? 1 : 0];
 }
 
 /** One token has few units of work: its heads are shared out finely. Many tokens: heads stay together, for their keys are the same. */

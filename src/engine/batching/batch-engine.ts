@@ -88,6 +88,7 @@ export class BatchEngine implements EnginePort {
     const settings: SchedulerOptions = {
       ...schedulerDefaults,
       maxStepTokens: model.runner.stepTokens,
+      tokensPerScore: model.runner.tokensPerScore,
       maxPromptLogits: Math.max(1, Math.min(128, Math.floor(mostPromptLogits / model.config.vocabSize))),
       ...options.scheduling,
       ...sequenceBytes(model.runner.cache),

@@ -59,6 +59,8 @@ export interface PlannedPart {
 export interface SchedulerOptions {
   /** Tokens a step may hold. */
   readonly maxStepTokens: number;
+  /** Tokens that share an entry of the model's indexer: what bounds a step behind a long context. */
+  readonly tokensPerScore: number;
   /** Requests that may run at the same time; at most maxStepTokens. */
   readonly maxRunning: number;
   /** Rows of logits a step may ask for, beside one a sequence. */
@@ -85,6 +87,7 @@ export interface SchedulerOptions {
 /** All but what a sequence of the model takes. */
 export const schedulerDefaults = {
   maxStepTokens: 512,
+  tokensPerScore: 4,
   maxRunning: 64,
   maxPromptLogits: 128,
   maxDraftTokens: 32,

@@ -274,7 +274,8 @@ export class Scheduler {
   #parts(): PlannedPart[] {
     const running = [...this.#active()].filter(({ state }) => state === "running");
     const longest = Math.max(0, ...running.map(({ length }) => length));
-    const room = Math.min(this.#options.maxStepTokens, stepTokensAt(longest + this.#options.maxStepTokens));
+    const { maxStepTokens, tokensPerScore } = this.#options;
+    const room = Math.min(maxStepTokens, stepTokensAt(longest + maxStepTokens, tokensPerScore));
     const decoding = running.filter(({ length, computed }) => length - computed === 1);
     const parts = this.#decodeParts(decoding, room);
     const decoded = parts.reduce((sum, { tokens, draft }) => sum + tokens + draft, 0);

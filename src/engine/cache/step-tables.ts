@@ -81,10 +81,10 @@ function addLayout(
   sizes[`pages.${name}`] = width;
   inputs[`pages.${name}`] = pages;
   inputs[`slots.${name}`] = Int32Array.from(slots);
-  if (layout.tokensPerRow === 1) return;
   const ratio = layout.tokensPerRow;
+  if (layout.reach === Number.POSITIVE_INFINITY) sizes[`visible.${ratio}`] = visibleEntries(parts, ratio);
+  if (ratio === 1) return; // a token is its own group
   sizes[`closed.${ratio}`] = slots.length;
-  sizes[`visible.${ratio}`] = visibleEntries(parts, ratio);
   for (const [role, values] of Object.entries(closed)) inputs[`closed.${ratio}.${role}`] = Int32Array.from(values);
 }
 
@@ -110,9 +110,9 @@ export function stepLimits(
   { tokens, sequences, context }: { tokens: number; sequences: number; context: number },
 ): Sizes {
   const limits: Record<string, number> = { tokens, outputs: tokens, sequences };
-  for (const { tokensPerRow: ratio } of layouts) {
-    if (ratio === 1) continue;
-    limits[`closed.${ratio}`] = Math.floor(tokens / ratio) + sequences;
+  for (const { tokensPerRow: ratio, reach } of layouts) {
+    if (ratio > 1) limits[`closed.${ratio}`] = Math.floor(tokens / ratio) + sequences;
+    if (reach !== Number.POSITIVE_INFINITY) continue;
     limits[`visible.${ratio}`] = Math.ceil(Math.floor(context / ratio) / visibleStep) * visibleStep;
   }
   return limits;

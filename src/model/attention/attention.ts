@@ -1,5 +1,5 @@
 /**
- * Attention of one layer (DeepSeek-V4 report, compressed sparse attention). One vector a token is key AND value, the same
+ * Attention of one layer of V4 (DeepSeek-V4 report, compressed sparse attention). One vector a token is key AND value, the same
  * for all heads; a query sees the last `slidingWindow` of them and, by the layer's compress ratio, nothing else (0), the
  * entries of 4 tokens that the lightning indexer selects (4), or all entries of 128 tokens (128).
  *   x [tokens, hiddenSize], normed -> [tokens, hiddenSize]
@@ -13,7 +13,7 @@ import { rmsNorm } from "../../tensor/ops/rms-norm.ts";
 import { rope } from "../../tensor/ops/rope.ts";
 import { sparseAttention } from "../../tensor/ops/sparse-attention.ts";
 import { writeRows } from "../../tensor/ops/write-rows.ts";
-import type { CompressRatio, ModelConfig } from "../config.ts";
+import type { CompressRatio, V4Config } from "../config.ts";
 import { ropeFrequencies } from "../rope.ts";
 import type { Step } from "../step.ts";
 import { compressor } from "./compressor.ts";
@@ -22,7 +22,7 @@ import { lightningIndexer } from "./lightning-indexer.ts";
 
 export function attention(
   g: Graph,
-  config: ModelConfig,
+  config: V4Config,
   name: string,
   ratio: CompressRatio,
   x: Tensor,
@@ -67,7 +67,7 @@ export function attention(
 }
 
 /** The low-rank vector [tokens, queryLoraRank] from which the queries of the heads and of the indexer are made. */
-function queryLatent(g: Graph, config: ModelConfig, name: string, x: Tensor): Tensor {
+function queryLatent(g: Graph, config: V4Config, name: string, x: Tensor): Tensor {
   const down = g.call(linear, [x, g.weight(`${name}.wq_a.weight`, [config.queryLoraRank, config.hiddenSize])], {});
   const norm = g.weight(`${name}.q_norm.weight`, [config.queryLoraRank]);
   return g.label(`${name}.query_latent`, g.call(rmsNorm, [down, norm], { eps: config.rmsNormEps }));
@@ -76,7 +76,7 @@ function queryLatent(g: Graph, config: ModelConfig, name: string, x: Tensor): Te
 /** The key = value of every token, normed and rotated, in the cache of the last `slidingWindow` tokens. */
 function slidingWindow(
   g: Graph,
-  { headDim, hiddenSize, slidingWindow: size, rmsNormEps: eps }: ModelConfig,
+  { headDim, hiddenSize, slidingWindow: size, rmsNormEps: eps }: V4Config,
   name: string,
   x: Tensor,
   { positions }: Step,

@@ -10,12 +10,12 @@ import { linear } from "../../tensor/ops/linear.ts";
 import { rmsNorm } from "../../tensor/ops/rms-norm.ts";
 import { rope } from "../../tensor/ops/rope.ts";
 import { writeRows } from "../../tensor/ops/write-rows.ts";
-import type { CompressRatio, ModelConfig } from "../config.ts";
+import type { CompressRatio, V4Config } from "../config.ts";
 import { closedGroups } from "../step.ts";
 
 export function compressor(
   g: Graph,
-  config: ModelConfig,
+  config: V4Config,
   name: string,
   ratio: Exclude<CompressRatio, 0>,
   width: number,
@@ -36,7 +36,7 @@ export function compressor(
   const positionBias = g.weight(`${name}.ape`, [ratio, channels]);
   const mixed = g.call(
     compressEntries,
-    [values, gates, positionBias, closed.sequences, closed.entries, g.pageTable(values)],
+    [values, gates, closed.sequences, closed.entries, g.pageTable(values), positionBias],
     { ratio, overlap, pageRows: pageRowsOf(values) },
   );
   const normed = g.call(rmsNorm, [mixed, g.weight(`${name}.norm.weight`, [width])], { eps: config.rmsNormEps });

@@ -9,13 +9,13 @@ import { linear } from "../../tensor/ops/linear.ts";
 import { rope } from "../../tensor/ops/rope.ts";
 import { scale } from "../../tensor/ops/scale.ts";
 import { topK } from "../../tensor/ops/top-k.ts";
-import type { ModelConfig } from "../config.ts";
+import type { V4Config } from "../config.ts";
 import type { Step } from "../step.ts";
 import { compressor } from "./compressor.ts";
 
 export function lightningIndexer(
   g: Graph,
-  config: ModelConfig,
+  config: V4Config,
   name: string,
   x: Tensor,
   latent: Tensor,

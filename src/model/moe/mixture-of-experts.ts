@@ -8,42 +8,48 @@ import { add } from "../../tensor/ops/add.ts";
 import { experts } from "../../tensor/ops/experts.ts";
 import { linear } from "../../tensor/ops/linear.ts";
 import { swiglu } from "../../tensor/ops/swiglu.ts";
-import type { ModelConfig } from "../config.ts";
-import type { Step } from "../step.ts";
-import { router } from "./router.ts";
+import type { ModelConfig, Rounding } from "../config.ts";
+import { roundedInput } from "../rounding.ts";
+import type { Routing } from "./router.ts";
+
+type Sizes = Pick<
+  ModelConfig,
+  "numExperts" | "numSharedExperts" | "moeIntermediateSize" | "hiddenSize" | "swigluLimit"
+>;
 
 export function mixtureOfExperts(
   g: Graph,
-  config: ModelConfig,
+  sizes: Sizes,
   name: string,
-  hashRouted: boolean,
   x: Tensor,
-  step: Step,
+  { chosen, weights }: Routing,
+  rounding: Rounding = "none",
 ): Tensor {
-  const { numExperts: count, moeIntermediateSize: width, hiddenSize, swigluLimit: limit } = config;
-  const { chosen, weights } = router(g, config, `${name}.gate`, hashRouted, x, step);
+  const { numExperts: count, moeIntermediateSize: width, hiddenSize, swigluLimit: limit } = sizes;
+  const input = roundedInput(g, rounding, x);
   const routed = g.call(
     experts,
     [
-      x,
+      input,
       chosen,
       weights,
       g.weight(`${name}.experts.w1.weight`, [count, width, hiddenSize]),
       g.weight(`${name}.experts.w3.weight`, [count, width, hiddenSize]),
       g.weight(`${name}.experts.w2.weight`, [count, hiddenSize, width]),
     ],
-    { limit },
+    { limit, ...(rounding === "caches-and-inputs" ? { roundsHidden: true } : {}) },
   );
   g.label(`${name}.routed`, routed);
-  if (config.numSharedExperts === 0) return routed;
-  return g.call(add, [routed, g.label(`${name}.shared`, sharedExpert(g, config, `${name}.shared_experts`, x))], {});
+  if (sizes.numSharedExperts === 0) return routed;
+  const shared = g.label(`${name}.shared`, sharedExpert(g, sizes, `${name}.shared_experts`, input, rounding));
+  return g.call(add, [routed, shared], {});
 }
 
-function sharedExpert(g: Graph, config: ModelConfig, name: string, x: Tensor): Tensor {
-  const { hiddenSize, swigluLimit: limit } = config;
-  const width = config.moeIntermediateSize * config.numSharedExperts;
+function sharedExpert(g: Graph, sizes: Sizes, name: string, x: Tensor, rounding: Rounding): Tensor {
+  const { hiddenSize, swigluLimit: limit } = sizes;
+  const width = sizes.moeIntermediateSize * sizes.numSharedExperts;
   const gate = g.call(linear, [x, g.weight(`${name}.w1.weight`, [width, hiddenSize])], {});
   const up = g.call(linear, [x, g.weight(`${name}.w3.weight`, [width, hiddenSize])], {});
-  const hidden = g.call(swiglu, [gate, up], { limit });
+  const hidden = roundedInput(g, rounding, g.call(swiglu, [gate, up], { limit }));
   return g.call(linear, [hidden, g.weight(`${name}.w2.weight`, [hiddenSize, width])], {});
 }

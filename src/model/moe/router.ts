@@ -11,7 +11,7 @@ import { linear } from "../../tensor/ops/linear.ts";
 import { routerScores } from "../../tensor/ops/router-scores.ts";
 import { routingWeights } from "../../tensor/ops/routing-weights.ts";
 import { topK } from "../../tensor/ops/top-k.ts";
-import type { ModelConfig } from "../config.ts";
+import type { V4Config } from "../config.ts";
 import type { Step } from "../step.ts";
 
 export interface Routing {
@@ -19,14 +19,7 @@ export interface Routing {
   readonly weights: Tensor;
 }
 
-export function router(
-  g: Graph,
-  config: ModelConfig,
-  name: string,
-  hashRouted: boolean,
-  x: Tensor,
-  step: Step,
-): Routing {
+export function router(g: Graph, config: V4Config, name: string, hashRouted: boolean, x: Tensor, step: Step): Routing {
   const { numExperts, numExpertsPerToken: k, hiddenSize, vocabSize } = config;
   const logits = g.call(linear, [x, g.weight(`${name}.weight`, [numExperts, hiddenSize])], {});
   g.label(`${name}.logits`, logits);

@@ -1,8 +1,8 @@
 /**
  * The compressor of a layer: one entry out of the tokens of a group (DeepSeek-V4 report, compressed sparse attention)
- *   values, gates [poolRows, c * width] (caches, one row a token), positionBias [ratio, c * width],
+ *   values, gates [poolRows, c * width] (caches, one row a token),
  *   sequences [n] (i32), entries [n] (i32): which entry of which sequence of the step closes,
- *   pages [sequences, tableWidth] (i32) -> y [n, width], before norm and rope
+ *   pages [sequences, tableWidth] (i32), positionBias [ratio, c * width] (optional) -> y [n, width], before norm and rope
  * For each channel by itself: a softmax over the candidates' gates + position bias, and with it the mean of their values.
  * Without overlap (c = 1) the candidates are the `ratio` tokens of the group. With overlap (c = 2) the first half of a
  * token's channels serves the NEXT entry and the second half its own: the candidates are the first halves of the group
@@ -21,17 +21,17 @@ export interface CompressAttributes {
 
 export const compressEntries = defineOp<CompressAttributes>({
   name: "compressEntries",
-  infer([values, gates, positionBias, sequences, entries], { ratio, overlap }) {
+  infer([values, gates, sequences, entries, , positionBias], { ratio, overlap }) {
     const channels = values!.shape[1] as number;
     requireShape("compressEntries: gates", gates!.shape, values!.shape);
-    requireShape("compressEntries: position bias", positionBias!.shape, [ratio, channels]);
+    if (positionBias) requireShape("compressEntries: position bias", positionBias.shape, [ratio, channels]);
     requireShape("compressEntries: sequences", sequences!.shape, entries!.shape);
     return [{ dtype: "f32", shape: [entries!.shape[0]!, overlap ? channels / 2 : channels] }];
   },
   reference({ inputs, outputs: [y], inputShapes, attributes: { ratio, overlap, pageRows } }) {
-    const [values, gates, positionBias, sequences, entries, pages] = inputs;
+    const [values, gates, sequences, entries, pages, positionBias] = inputs;
     const channels = inputShapes[0]![1]!;
-    const tableWidth = inputShapes[5]![1]!;
+    const tableWidth = inputShapes[4]![1]!;
     const width = overlap ? channels / 2 : channels;
     for (let e = 0; e < entries!.length; e++) {
       const group = entries![e]! * ratio;
@@ -41,9 +41,8 @@ export const compressEntries = defineOp<CompressAttributes>({
       for (let c = 0; c < width; c++) {
         // A token of this group offers its second half when entries overlap, one of the group before its first half.
         const channel = rows.map((row) => c + (overlap && row >= group ? width : 0));
-        const logits = rows.map(
-          (row, i) => gates![offsets[i]! + channel[i]!]! + positionBias![(row % ratio) * channels + channel[i]!]!,
-        );
+        const biasOf = (row: number, i: number) => positionBias?.[(row % ratio) * channels + channel[i]!] ?? 0;
+        const logits = rows.map((row, i) => gates![offsets[i]! + channel[i]!]! + biasOf(row, i));
         const largest = Math.max(...logits);
         let sum = 0;
         let mean = 0;
@@ -60,6 +59,7 @@ export const compressEntries = defineOp<CompressAttributes>({
   cases: () => [
     { name: "ratio 4 with overlap, entries 0 and 2", ...compressCase(4, true, [0, 1], [2, 0]) },
     { name: "ratio 8 without overlap", ...compressCase(8, false, [1], [0]) },
+    { name: "ratio 2 without position bias", ...withoutBias(compressCase(2, false, [0, 1, 1], [5, 0, 3])) },
     { name: "nothing closes", ...compressCase(4, true, [], []) },
   ],
 });
@@ -70,10 +70,14 @@ function compressCase(ratio: number, overlap: boolean, sequences: number[], entr
   const inputs: CaseTensor[] = [
     randomTensor([24, channels], 1),
     randomTensor([24, channels], 2),
-    randomTensor([ratio, channels], 3),
     integerTensor([sequences.length], sequences),
     integerTensor([entries.length], entries),
     integerTensor([2, 3], [5, 0, 3, 1, 4, 2]),
+    randomTensor([ratio, channels], 3),
   ];
   return { inputs, attributes: { ratio, overlap, pageRows: 4 } };
+}
+
+function withoutBias({ inputs, attributes }: ReturnType<typeof compressCase>) {
+  return { inputs: inputs.slice(0, 5), attributes };
 }

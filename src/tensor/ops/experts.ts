@@ -3,12 +3,19 @@
  *   x [tokens, hiddenSize], chosen [tokens, k] (i32, -1 = none), weights [tokens, k],
  *   gate, up [experts, width, hiddenSize], down [experts, hiddenSize, width] -> y [tokens, hiddenSize]
  * The sum runs in the order of `chosen`; a device may visit the experts in any order, but not add them in another.
+ * With `roundsHidden` the weight is multiplied in before down, and what down multiplies is rounded as by roundBlocks "fp8".
  */
 import { defineOp, integerTensor, randomTensor } from "../op.ts";
 import { requireShape } from "../shape.ts";
+import { roundBlocks } from "./round-blocks.ts";
 import { gatedActivation } from "./swiglu.ts";
 
-export const experts = defineOp<{ readonly limit: number }>({
+export interface ExpertsAttributes {
+  readonly limit: number;
+  readonly roundsHidden?: boolean;
+}
+
+export const experts = defineOp<ExpertsAttributes>({
   name: "experts",
   infer([x, chosen, weights, gate, up, down]) {
     const [count, width, hiddenSize] = gate!.shape;
@@ -18,7 +25,7 @@ export const experts = defineOp<{ readonly limit: number }>({
     requireShape("experts: down", down!.shape, [count!, hiddenSize!, width!]);
     return [x!];
   },
-  reference({ inputs, outputs: [y], inputShapes, attributes: { limit } }) {
+  reference({ inputs, outputs: [y], inputShapes, attributes: { limit, roundsHidden } }) {
     const [x, chosen, weights, gate, up, down] = inputs;
     const [, width, hiddenSize] = inputShapes[3]!;
     const [tokens, k] = inputShapes[1]!;
@@ -38,11 +45,13 @@ export const experts = defineOp<{ readonly limit: number }>({
           }
           hidden[f] = gatedActivation(g, u, limit);
         }
+        const weight = weights![t * k! + slot]!;
+        if (roundsHidden) roundHidden(hidden, weight);
         for (let c = 0; c < hiddenSize!; c++) {
           const row = (expert * hiddenSize! + c) * width!;
           let out = 0;
           for (let f = 0; f < width!; f++) out += down![row + f]! * hidden[f]!;
-          sum[c] = sum[c]! + weights![t * k! + slot]! * out;
+          sum[c] = sum[c]! + (roundsHidden ? 1 : weight) * out;
         }
       }
       for (let c = 0; c < hiddenSize!; c++) y![t * hiddenSize! + c] = sum[c]!;
@@ -53,6 +62,7 @@ export const experts = defineOp<{ readonly limit: number }>({
     { name: "usual", ...expertsCase(6, 2, [0, 3, 1, 2, 0, 1, 2, 3, 0, 2, 1, 3]) },
     { name: "one token", ...expertsCase(1, 2, [1, 3]) },
     { name: "nothing chosen", ...expertsCase(2, 2, [-1, -1, 0, -1]) },
+    { name: "hidden values rounded", ...roundedCase(expertsCase(3, 2, [0, 3, 1, 2, 2, -1])) },
     { name: "no token", ...expertsCase(0, 2, []) },
   ],
 });
@@ -69,4 +79,17 @@ function expertsCase(tokens: number, k: number, chosen: number[]) {
     ],
     attributes: { limit: 2 },
   };
+}
+
+/** Weights of powers of two: a rounding of theirs cannot move a value across the border of two codes. */
+function roundedCase({ inputs, attributes }: ReturnType<typeof expertsCase>) {
+  const weights = { ...inputs[2]!, values: inputs[2]!.values.map((_, i) => 2 ** -(i % 3)) };
+  return { inputs: inputs.with(2, weights), attributes: { ...attributes, roundsHidden: true } };
+}
+
+function roundHidden(hidden: Float64Array, weight: number): void {
+  for (let f = 0; f < hidden.length; f++) hidden[f] = hidden[f]! * weight;
+  const shapes = [[1, hidden.length]];
+  const attributes = { format: "fp8" } as const;
+  roundBlocks.reference({ inputs: [hidden], outputs: [hidden], inputShapes: shapes, outputShapes: shapes, attributes });
 }

@@ -182,8 +182,12 @@ static void op_indexer_scores(const Command* c, Worker* w) {
   }
 }
 
+static inline vf gate_logit(const float* gates, const float* bias, i64 channel, i64 n) {
+  return bias ? load_n(gates + channel, n) + load_n(bias + channel, n) : load_n(gates + channel, n);
+}
+
 /*
- * 3 values cache, 8 gates pool, 9 position bias, 10 sequences, 11 entries, 12 count, 13 ratio, 14 overlap, 15 y
+ * 3 values cache, 8 gates pool, 9 position bias or 0, 10 sequences, 11 entries, 12 count, 13 ratio, 14 overlap, 15 y
  * A unit is one entry; channels are the lanes.
  */
 static void op_compress_entries(const Command* c, Worker* w) {
@@ -202,13 +206,13 @@ static void op_compress_entries(const Command* c, Worker* w) {
       for (i64 row = first; row < group + ratio; row++) {
         /* a token of this group offers its second half when entries overlap, one of the group before its first half */
         const i64 channel = at + (overlap && row >= group ? width : 0);
-        const vf logit = load_n(cache_row(&gates, sequences[e], row) + channel, n) + load_n(bias + row % ratio * channels + channel, n);
+        const vf logit = gate_logit(cache_row(&gates, sequences[e], row), bias ? bias + row % ratio * channels : 0, channel, n);
         largest = max_vf(largest, logit);
       }
       vf sum = vf_of(0), mean = vf_of(0);
       for (i64 row = first; row < group + ratio; row++) {
         const i64 channel = at + (overlap && row >= group ? width : 0);
-        const vf logit = load_n(cache_row(&gates, sequences[e], row) + channel, n) + load_n(bias + row % ratio * channels + channel, n);
+        const vf logit = gate_logit(cache_row(&gates, sequences[e], row), bias ? bias + row % ratio * channels : 0, channel, n);
         const vf weight = exp_vf(logit - largest);
         sum += weight;
         mean = fma_vf(weight, load_n(cache_row(&values, sequences[e], row) + channel, n), mean);

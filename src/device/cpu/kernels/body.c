@@ -2,7 +2,8 @@
  * All kernels of one instruction set: compiled once for each, with BODY as its name and the compiler's flags for it. The order of
  * the table is that of the op numbers in src/device/cpu/commands.ts.
  */
-#include "vector-ops.h"
+#include "rounding-ops.h"
+#include "v41-ops.h"
 
 #define JOIN(a, b) a##b
 #define TABLE_OF(body) JOIN(ops_, body)
@@ -15,4 +16,6 @@ const Op TABLE_OF(BODY)[] = {
     op_write_rows,       op_repeat_streams,   op_collapse_streams, op_expand_streams,
     op_hyper_connection_coefficients,         op_hyper_connection_head,
     op_compress_entries, op_indexer_scores,   op_sparse_attention, op_read_memory,
+    op_round_blocks,     op_round_expert_rows, op_combine_streams, op_candidate_blocks,
+    op_keep_blocks,      op_engram_update,    op_add_bias_of_token, op_join_columns,
 };

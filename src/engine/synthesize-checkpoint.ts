@@ -1,0 +1,205 @@
+/**
+ * Writes a V4.1 model of random weights as a folder in the official layout: FP8 tiles and FP4 experts with their scales, BF16 for
+ * the rest, the tables of Engram in a file of their own. To time a machine without a download.
+ */
+import { appendFile, type FileHandle, mkdir, open, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { V41Config } from "../model/config.ts";
+import { drafterParameters, engramTables, modelParameters, type Parameter } from "../model/parameters.ts";
+import { countElements } from "../tensor/shape.ts";
+import { letterOfByte } from "../tokenizer/byte-alphabet.ts";
+import { deepseekPatterns } from "../tokenizer/split-words.ts";
+import { fillRandom, RandomBytes } from "./random-weights.ts";
+import type { SynthesizeOptions } from "./synthesize-model.ts";
+
+/** A tensor that is written: its bytes come from `fill`, piece by piece. */
+interface PlannedTensor {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+  readonly fill: (piece: Uint8Array, random: RandomBytes) => void;
+}
+
+export async function synthesizeCheckpoint(
+  folder: string,
+  json: Readonly<Record<string, unknown>>,
+  config: V41Config,
+  { type, seed, sparse, onProgress, signal }: SynthesizeOptions,
+): Promise<{ parameters: number; bytes: number }> {
+  const plain = type === "f32";
+  const parameters = [...modelParameters(config), ...drafterParameters(config)];
+  const tables = engramTables(config);
+  const files = [parameters, tables].filter((list) => list.length > 0);
+  const planned = files.map((list) => list.flatMap((parameter) => planTensors(parameter, config, plain)));
+  const total = planned.flat().reduce((sum, { bytes }) => sum + bytes, 0);
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, "config.json"), JSON.stringify(json, undefined, 2));
+  await writeFile(join(folder, "tokenizer.json"), JSON.stringify(byteTokenizerJson(config.vocabSize)));
+  if (config.engram !== undefined) {
+    const map = Array.from({ length: config.vocabSize }, (_, id) => id);
+    await writeFile(join(folder, "engram_token_map.json"), JSON.stringify(map));
+  }
+  const random = new RandomBytes(seed ?? 1);
+  const weightMap: Record<string, string> = {};
+  let written = 0;
+  for (const [i, tensors] of planned.entries()) {
+    const part = (n: number) => String(n).padStart(5, "0");
+    const file = `model-${part(i + 1)}-of-${part(planned.length)}.safetensors`;
+    for (const { name } of tensors) weightMap[name] = file;
+    const path = join(folder, file);
+    const data = await writeHeader(path, tensors);
+    if (sparse) {
+      await truncate(path, data.end);
+      continue;
+    }
+    await writeTensors(path, tensors, random, signal, (bytes) => {
+      written += bytes;
+      onProgress?.(written, total);
+    });
+  }
+  const index = { metadata: { total_size: total }, weight_map: weightMap };
+  await writeFile(join(folder, "model.safetensors.index.json"), JSON.stringify(index));
+  const count = [...parameters, ...tables].reduce((sum, { shape }) => sum + countElements(shape), 0);
+  return { parameters: count, bytes: total };
+}
+
+/** Bytes that are made and written at once. */
+const pieceBytes = 4 << 20;
+
+/** The beginning of a file; `end` is where the last tensor will end. */
+async function writeHeader(path: string, tensors: readonly PlannedTensor[]): Promise<{ end: number }> {
+  const header: Record<string, unknown> = {};
+  let end = 0;
+  for (const { name, dtype, shape, bytes } of tensors) {
+    header[name] = { dtype, shape, data_offsets: [end, end + bytes] };
+    end += bytes;
+  }
+  const text = JSON.stringify(header);
+  // Data begins at a multiple of 64: rows of the largest vectors are then aligned.
+  const json = new TextEncoder().encode(text.padEnd(Math.ceil((8 + text.length) / 64) * 64 - 8));
+  const prefix = new Uint8Array(8);
+  new DataView(prefix.buffer).setBigUint64(0, BigInt(json.length), true);
+  await writeFile(path, prefix);
+  await appendFile(path, json);
+  return { end: prefix.length + json.length + end };
+}
+
+async function writeTensors(
+  path: string,
+  tensors: readonly PlannedTensor[],
+  random: RandomBytes,
+  signal: AbortSignal | undefined,
+  onPiece: (bytes: number) => void,
+): Promise<void> {
+  const file = await open(path, "a");
+  try {
+    for (const tensor of tensors) await writeTensor(file, tensor, random, signal, onPiece);
+  } finally {
+    await file.close();
+  }
+}
+
+async function writeTensor(
+  file: FileHandle,
+  { bytes, fill }: PlannedTensor,
+  random: RandomBytes,
+  signal: AbortSignal | undefined,
+  onPiece: (bytes: number) => void,
+): Promise<void> {
+  for (let done = 0; done < bytes; done += pieceBytes) {
+    signal?.throwIfAborted();
+    const piece = new Uint8Array(Math.min(pieceBytes, bytes - done));
+    fill(piece, random);
+    await file.write(piece);
+    onPiece(piece.length);
+  }
+}
+
+/** Matrices that are released in FP8; experts are FP4. */
+const fp8Names = /\.(wq_a|wq_b|wkv|wo_a|wo_b|w1|w2|w3|main_proj)\.weight$|engram\.embed\.weight$/;
+const floatNames = /(hc_(attn|ffn)_|attn_sink$|gate\.bias)/;
+
+/** The tensors of a parameter as the official files have them: one an expert, scales apart. */
+function planTensors(parameter: Parameter, config: V41Config, plain: boolean): PlannedTensor[] {
+  const { name, shape, kind } = parameter;
+  const spread = name === "embed.weight" ? 1 : shape.at(-1)! ** -0.5;
+  if (shape.length === 3) {
+    const [count, rows, columns] = shape as [number, number, number];
+    return Array.from({ length: count }, (_, e) => {
+      const own = name.replace(".experts.", `.experts.${e}.`);
+      return plain ? [floats(own, [rows, columns], "F32", spread)] : fp4(own, rows, columns, spread);
+    }).flat();
+  }
+  if (kind === "vector") return [vector(name, shape, plain || floatNames.test(name) ? "F32" : "BF16")];
+  const isFp8 = fp8Names.test(name) && !/compressor\.wkv/.test(name);
+  if (plain || !isFp8) return [floats(name, shape, plain || floatNames.test(name) ? "F32" : "BF16", spread)];
+  // Values of a table stand for embeddings: about 1.
+  return fp8(name, shape, parameter.scaleBlock ?? config.fp8BlockSize, parameter.scaleBlock ? 1 : spread);
+}
+
+function floats(name: string, shape: readonly number[], dtype: "F32" | "BF16", spread: number): PlannedTensor {
+  const bytes = countElements(shape) * (dtype === "F32" ? 4 : 2);
+  return { name, dtype, shape, bytes, fill: (piece, random) => fillRandom(dtype, piece, spread, random) };
+}
+
+function vector(name: string, shape: readonly number[], dtype: "F32" | "BF16"): PlannedTensor {
+  if (!name.endsWith("norm.weight") && !name.endsWith("_scale")) return floats(name, shape, dtype, 0.1);
+  const value = name.endsWith("_scale") ? 0.5 : 1;
+  const bits = new Uint16Array(Float32Array.of(value).buffer);
+  const words = dtype === "F32" ? [bits[0]!, bits[1]!] : [bits[1]!];
+  const fill = (piece: Uint8Array) => {
+    const into = new Uint16Array(piece.buffer);
+    for (let i = 0; i < into.length; i++) into[i] = words[i % words.length]!;
+  };
+  return { name, dtype, shape, bytes: countElements(shape) * 2 * words.length, fill };
+}
+
+/** Standard deviation of uniform codes. */
+const spreadOfE4m3 = 100;
+const spreadOfE2m1 = 2.93;
+
+function fp8(
+  name: string,
+  [rows, columns]: readonly number[],
+  [blockRows, blockColumns]: readonly [number, number],
+  spread: number,
+): PlannedTensor[] {
+  const scales = [Math.ceil(rows! / blockRows), Math.ceil(columns! / blockColumns)];
+  const codes = (piece: Uint8Array, random: RandomBytes) => {
+    random.fill(piece);
+    // 0x7f and 0xff are no numbers.
+    for (let i = 0; i < piece.length; i++) if ((piece[i]! & 0x7f) === 0x7f) piece[i] = piece[i]! ^ 1;
+  };
+  return [
+    { name, dtype: "F8_E4M3", shape: [rows!, columns!], bytes: rows! * columns!, fill: codes },
+    powersOfTwo(name, scales, spread / spreadOfE4m3),
+  ];
+}
+
+function fp4(name: string, rows: number, columns: number, spread: number): PlannedTensor[] {
+  const fill = (piece: Uint8Array, random: RandomBytes) => random.fill(piece);
+  return [
+    { name, dtype: "I8", shape: [rows, columns / 2], bytes: (rows * columns) / 2, fill },
+    powersOfTwo(name, [rows, columns / 32], spread / spreadOfE2m1),
+  ];
+}
+
+function powersOfTwo(name: string, shape: readonly number[], value: number): PlannedTensor {
+  const code = Math.round(Math.log2(value)) + 127;
+  const scale = name.replace(/\.weight$/, ".scale");
+  return { name: scale, dtype: "F8_E8M0", shape, bytes: countElements(shape), fill: (piece) => piece.fill(code) };
+}
+
+/** Two special tokens, the 256 bytes, and fillers up to the size of the vocabulary. */
+function byteTokenizerJson(vocabSize: number): unknown {
+  const tokens = ["<bos>", "<eos>", ...letterOfByte];
+  for (let i = tokens.length; i < vocabSize; i++) tokens.push(`f${i}`);
+  const isolated = (Regex: string) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
+  const last = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
+  return {
+    added_tokens: tokens.slice(0, 2).map((content, id) => ({ id, content, special: true })),
+    pre_tokenizer: { type: "Sequence", pretokenizers: [...deepseekPatterns.map(isolated), last] },
+    model: { type: "BPE", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [] },
+  };
+}

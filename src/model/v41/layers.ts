@@ -1,0 +1,47 @@
+/**
+ * The layers of a V4.1 model, from the embedding to the vector that the head reads
+ *   embedded [tokens, hiddenSize] -> [outputs, hiddenSize]
+ */
+import type { Graph, Tensor } from "../../tensor/graph.ts";
+import { gatherRows } from "../../tensor/ops/gather-rows.ts";
+import { repeatStreams } from "../../tensor/ops/repeat-streams.ts";
+import type { V41Config } from "../config.ts";
+import type { Step } from "../step.ts";
+import { type SharedSelection, sharedAttention } from "./attention.ts";
+import { v41Block } from "./block.ts";
+import { engram } from "./engram.ts";
+import { type Carried, collapse, meanOfStreams } from "./hyper-connections.ts";
+import { v41Layers } from "./schedule.ts";
+
+export function recordV41Layers(
+  g: Graph,
+  config: V41Config,
+  embedded: Tensor,
+  step: Step,
+  outputRows: Tensor,
+  keepFeatures: boolean,
+): Tensor {
+  let carried: Carried = { streams: g.call(repeatStreams, [embedded], { count: config.hcMult }), pre: undefined };
+  let shared: SharedSelection | undefined;
+  for (const [l, layer] of v41Layers(config).entries()) {
+    if (layer.engram !== undefined)
+      carried = { ...carried, streams: engram(g, config, config.engram!, layer.name, carried.streams, step) };
+    if (keepFeatures && config.drafter?.featureLayers.includes(l))
+      g.output(featureOutput(l), meanOfStreams(g, carried.streams));
+    const attention = (x: Tensor) => {
+      const attended = sharedAttention(g, config, layer, x, step, shared);
+      shared = attended.shared;
+      return attended.output;
+    };
+    carried = v41Block(g, config, layer.name, carried, attention, step.tokenIds);
+    g.label(`layers.${l}.streams`, carried.streams);
+  }
+  const streams = g.call(gatherRows, [carried.streams, outputRows], {});
+  const pre = carried.pre && g.call(gatherRows, [carried.pre, outputRows], {});
+  return collapse(g, { streams, pre });
+}
+
+/** What the drafter reads of a layer: [tokens, hiddenSize], the mean of the streams in front of its attention. */
+export function featureOutput(layer: number): string {
+  return `features.${layer}`;
+}
