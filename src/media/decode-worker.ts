@@ -1,0 +1,15 @@
+/** The program of the worker thread that decodes images, one after another (see image-reader.ts). */
+import { parentPort } from "node:worker_threads";
+import { type DecodeJob, decodeImage, failureOf } from "./decode-job.ts";
+
+const port = parentPort!; // this file is only started as a worker
+
+port.on("message", async (job: DecodeJob) => {
+  try {
+    const image = await decodeImage(job);
+    port.postMessage({ image }, [image.data.buffer as ArrayBuffer]);
+  } catch (error) {
+    port.postMessage({ failure: failureOf(error) });
+  }
+});
+port.postMessage({ ready: true });
