@@ -38,7 +38,7 @@ export function memoryNeed(config: ModelConfig, weightBytes: number, context: nu
 }
 
 /** Bytes of the weights as the kernels hold them: matrices in the format of their file where they read it, else float32. */
-export function weightBytes(checkpoint: Checkpoint): number {
+export function weightBytes(checkpoint: Pick<Checkpoint, "parameters" | "stored">): number {
   let total = 0;
   for (const { name, shape, isFactor } of checkpoint.parameters) {
     const stored = isFactor ? checkpoint.stored(name) : undefined;

@@ -1,14 +1,20 @@
 /** Every op there is. Devices and their tests walk through this list; a new op is added here. */
 import type { AnyOp } from "./graph.ts";
 import { add } from "./ops/add.ts";
+import { axialRope } from "./ops/axial-rope.ts";
 import { collapseStreams } from "./ops/collapse-streams.ts";
 import { compressEntries } from "./ops/compress-entries.ts";
 import { expandStreams } from "./ops/expand-streams.ts";
 import { experts } from "./ops/experts.ts";
+import { fullAttention } from "./ops/full-attention.ts";
+import { gatedHalves } from "./ops/gated-halves.ts";
+import { gatherCells } from "./ops/gather-cells.ts";
 import { gatherRows } from "./ops/gather-rows.ts";
+import { gelu } from "./ops/gelu.ts";
 import { groupedLinear } from "./ops/grouped-linear.ts";
 import { hyperConnectionCoefficients } from "./ops/hyper-connection-coefficients.ts";
 import { hyperConnectionHead } from "./ops/hyper-connection-head.ts";
+import { imageSpan } from "./ops/image-span.ts";
 import { indexerScores } from "./ops/indexer-scores.ts";
 import { linear } from "./ops/linear.ts";
 import { repeatStreams } from "./ops/repeat-streams.ts";
@@ -24,14 +30,20 @@ import { writeRows } from "./ops/write-rows.ts";
 
 export const opCatalogue: readonly AnyOp[] = [
   add,
+  axialRope,
   collapseStreams,
   compressEntries,
   expandStreams,
   experts,
+  fullAttention,
+  gatedHalves,
+  gatherCells,
   gatherRows,
+  gelu,
   groupedLinear,
   hyperConnectionCoefficients,
   hyperConnectionHead,
+  imageSpan,
   indexerScores,
   linear,
   repeatStreams,

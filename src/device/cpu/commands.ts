@@ -237,8 +237,9 @@ function expertsMemory({ address }: Span, pairs: number, experts: number, width:
 }
 
 /** Bytes of scratch that a worker needs: a panel, and accumulators of the largest unit of work. */
-export function scratchBytes(tokens: number, heads: number): number {
+export function scratchBytes(tokens: number, heads: number, fullAttention: number): number {
   const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
   // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
-  return panel + aligned(tokens * 4 * (2 * tile + 32)) + aligned(heads * 4 * (tile + 128 + 8));
+  const products = aligned(tokens * 4 * (2 * tile + 32)) + aligned(heads * 4 * (tile + 128 + 8));
+  return panel + Math.max(products, aligned(fullAttention));
 }

@@ -6,6 +6,7 @@ import type { GraphNode, Tensor } from "../../tensor/graph.ts";
 import type { AttentionAttributes } from "../../tensor/ops/sparse-attention.ts";
 import { countElements } from "../../tensor/shape.ts";
 import { type MatrixFormat, matrixFormats } from "./matrix-formats.ts";
+import { isVisionOp, visionOpNames, visionSlotsOf } from "./vision-slots.ts";
 
 /** The order is that of the table in kernels/body.c. */
 export const opNames = [
@@ -34,6 +35,7 @@ export const opNames = [
   "indexerScores",
   "sparseAttention",
   "readMemory",
+  ...visionOpNames,
 ] as const;
 export type OpName = (typeof opNames)[number];
 
@@ -162,6 +164,8 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
       return ["sparseAttention", [...ins.slice(0, 4), ...window, ...entries, ...selected, ...sizes]];
     }
     default:
+      if (isVisionOp(op.name))
+        return [op.name, visionSlotsOf(op.name, { ins, outs, shapes, outShapes, attributes, place })];
       throw new DeviceError(`The CPU kernels have no op "${op.name}"`);
   }
 }

@@ -3,6 +3,7 @@
  * the table is that of the op numbers in src/device/cpu/commands.ts.
  */
 #include "vector-ops.h"
+#include "vision-ops.h"
 
 #define JOIN(a, b) a##b
 #define TABLE_OF(body) JOIN(ops_, body)
@@ -13,4 +14,6 @@ const Op TABLE_OF(BODY)[] = {
     op_scale,          op_swiglu,          op_router_scores,    op_routing_weights, op_top_k,
     op_write_rows,     op_repeat_streams,  op_collapse_streams, op_expand_streams,  op_hyper_connection_coefficients,
     op_hyper_connection_head, op_compress_entries, op_indexer_scores, op_sparse_attention, op_read_memory,
+    op_axial_rope,     op_full_attention,  op_gated_halves,     op_gelu,            op_gather_cells,
+    op_image_span,
 };
