@@ -25,6 +25,11 @@ export function parameterCounts(
   return { total, active: Math.round(active) };
 }
 
+/** Parameters of a part that uses all of them for everything. */
+export function countParameters(parameters: readonly Parameter[]): number {
+  return parameters.reduce((sum, { shape }) => sum + countElements(shape), 0);
+}
+
 /** Bytes of one sequence of `context` tokens beside `weightBytes` of weights; caches are float32. */
 export function memoryNeed(config: ModelConfig, weightBytes: number, context: number) {
   let rowsOfCaches = 0;

@@ -13,7 +13,7 @@ export function readJpegHeader(bytes: Uint8Array): ImageHeader {
   for (let at = 2; ; ) {
     at = bytes.indexOf(0xff, at); // bytes between segments are skipped
     if (at < 0) throw truncated();
-    while (view.u8(at) === 0xff) at++;
+    while (bytes[at] === 0xff) at++;
     const marker = view.u8(at++);
     if (marker === 0 || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) continue;
     if (marker === 0xd9 || marker === 0xda) throw damaged("its pixels begin before its size is known");

@@ -11,12 +11,13 @@ import { ReferenceDevice } from "../../src/device/reference/reference-device.ts"
 import { folderFiles } from "../../src/engine/checkpoint-folder.ts";
 import { giveParameter } from "../../src/engine/give-parameter.ts";
 import { ImageEncoder, type PreparedImage } from "../../src/engine/image-encoder.ts";
+import { ProcessDevice } from "../../src/engine/process-device.ts";
 import { openVisionCheckpoint } from "../../src/engine/vision-checkpoint.ts";
 import { fitImage } from "../../src/media/fit-image.ts";
 import { recordImageEncoder } from "../../src/model/vision/image-encoder.ts";
 import { imageInputs, imageMarks, patchesOf } from "../../src/model/vision/image-inputs.ts";
 import { type ImagePlan, planImage, releasedImagePlan } from "../../src/model/vision/image-plan.ts";
-import { kernelBodiesHere } from "../kernel-devices.ts";
+import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
 
 interface Golden {
   readonly images: readonly { readonly grid_hw: readonly [number, number]; readonly types: readonly number[] }[];
@@ -144,6 +145,14 @@ describe("an image encoder", async () => {
   });
   const file = new Uint8Array(readFileSync(join(import.meta.dirname, "../data/media/many-codes.gif")));
 
+  const nativeRows = async () => {
+    const native = await withWeights(await bestBody.create());
+    using encoder = new ImageEncoder(config, native);
+    const image = await encoder.encode(file);
+    native[Symbol.dispose]();
+    return image;
+  };
+
   test("gives a row for each token of the plan, from a file as from a data: URL", async () => {
     using encoder = new ImageEncoder(config, device);
     const plan = encoder.plan(200, 150);
@@ -165,6 +174,13 @@ describe("an image encoder", async () => {
     );
     assert.deepEqual(await other.imageRows(prepared), await images.imageRows(prepared));
     alone[Symbol.dispose]();
+  });
+
+  test("gives the same bits on a device in a process of its own", async () => {
+    const apart = await withWeights(await ProcessDevice.start({ device: "cpu", activations: "float32" }));
+    using other = new ImageEncoder(config, apart);
+    assert.deepEqual(await other.encode(file), await nativeRows());
+    apart[Symbol.dispose]();
   });
 
   test("refuses an image that is too thin for the model", () => {

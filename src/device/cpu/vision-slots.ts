@@ -46,8 +46,9 @@ export function visionSlotsOf(name: VisionOpName, node: VisionNode): number[] {
   }
 }
 
-/** FULL_QUERIES and KEY_BLOCK of the kernels, rows of a tile, and three numbers a query. */
-const queries = 32;
+/** FULL_QUERIES of the kernels. */
+const queries = 64;
+/** Products of a tile, logits of 128 keys, and three numbers. */
 const floatsOfQuery = 16 + 128 + 3;
 
 /** Bytes of scratch beyond the panel that full attention needs. */

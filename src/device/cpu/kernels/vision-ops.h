@@ -26,11 +26,23 @@ static void op_axial_rope(const Command* c, Worker* w) {
   }
 }
 
-/* Queries of a unit: keys are unpacked once for all of them. FULL_QUERIES in src/device/cpu/vision-slots.ts. */
-enum { FULL_QUERIES = 32 };
+/* The greatest of `count` numbers and `least`. */
+static inline float greatest_of(const float* x, i64 count, float least) {
+  vf most = vf_of(least);
+  i64 i = 0;
+  for (; i + LANES <= count; i += LANES) most = max_vf(load_vf(x + i), most);
+  float lane[LANES];
+  store_vf(lane, most);
+  for (int k = 0; k < LANES; k++) least = lane[k] > least ? lane[k] : least;
+  for (; i < count; i++) least = x[i] > least ? x[i] : least;
+  return least;
+}
+
+/* Queries of a unit: keys are unpacked once for all of them. See src/device/cpu/vision-slots.ts. */
+enum { FULL_QUERIES = 64 };
 
 /*
- * A unit is 32 queries of one head. Keys come in blocks of 128, a running maximum for each query, as in op_sparse_attention.
+ * A unit is 64 queries of one head. Keys come in blocks of 128, a running maximum for each query, as in op_sparse_attention.
  * 3 qkv [tokens][3][heads][width], 4 output [tokens][heads][width], 5 tokens, 6 heads, 7 width
  */
 static void op_full_attention(const Command* c, Worker* w) {
@@ -60,8 +72,8 @@ static void op_full_attention(const Command* c, Worker* w) {
         for (i64 q = 0; q < n; q++) FOR_VECTORS store_vf(logits + q * KEY_BLOCK + k + v, load_vf(&acc[q][v]) * scale);
       }
       for (i64 q = 0; q < n; q++) {
-        float *row = logits + q * KEY_BLOCK, most = largest[q];
-        for (i64 i = 0; i < count; i++) most = row[i] > most ? row[i] : most;
+        float* row = logits + q * KEY_BLOCK;
+        const float most = greatest_of(row, count, largest[q]);
         factor[q] = exp_vf(vf_of(largest[q] - most))[0]; /* 0 at the first block */
         largest[q] = most;
         vf sum = vf_of(0);
