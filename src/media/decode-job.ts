@@ -1,6 +1,5 @@
 /** One image, as the worker does it: decode, turn, fit, and name what came out. */
 import { createHash } from "node:crypto";
-import { FreeholdError } from "../errors.ts";
 import { damaged } from "./byte-view.ts";
 import { decodePixels } from "./decoders.ts";
 import { oriented } from "./exif-orientation.ts";
@@ -18,13 +17,6 @@ export interface DecodeJob {
 export interface DecodedImage extends Pixels {
   /** SHA-256 (hex) of version, size and bytes of the pixels: equal for images that are equal to the model. */
   readonly key: string;
-}
-
-/** The errors that cross the border between threads. */
-export interface DecodeFailure {
-  readonly message: string;
-  readonly code: string;
-  readonly hint: string | undefined;
 }
 
 /** Counts up when other pixels come out of the same file, so that what was cached under the old key is not found. */
@@ -48,19 +40,3 @@ function keyOf({ width, height, data }: Pixels): string {
     .update(data)
     .digest("hex");
 }
-
-/** What to tell of an error: ours as it is; of a library's only that it failed, for it says nothing to a user. */
-export function failureOf(error: unknown): DecodeFailure {
-  // A trap in WebAssembly: what could not be allocated, most often.
-  const isTrap = error instanceof RangeError || (error as { name?: unknown } | null)?.name === "RuntimeError";
-  const { message, code, hint } = error instanceof FreeholdError ? error : isTrap ? outOfMemory : cannotRead;
-  return { message, code, hint };
-}
-
-const cannotRead: DecodeFailure = damaged("the decoder cannot read it");
-
-export const outOfMemory: DecodeFailure = {
-  message: "The decoder gave up: the image is damaged, or needs more memory than it may have",
-  code: "image-memory",
-  hint: "Make it smaller, or save it again",
-};

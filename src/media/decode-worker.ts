@@ -1,6 +1,7 @@
 /** The program of the worker thread that decodes images, one after another (see image-reader.ts). */
 import { parentPort } from "node:worker_threads";
-import { type DecodeJob, decodeImage, failureOf } from "./decode-job.ts";
+import { failureOf } from "./decode-failure.ts";
+import { type DecodeJob, decodeImage } from "./decode-job.ts";
 
 const port = parentPort!; // this file is only started as a worker
 

@@ -7,7 +7,8 @@
 import { Worker } from "node:worker_threads";
 import { MediaError } from "../errors.ts";
 import { bytesOfDataUrl, tooManyBytes } from "./data-url.ts";
-import { type DecodedImage, type DecodeFailure, type DecodeJob, outOfMemory } from "./decode-job.ts";
+import { type DecodeFailure, outOfMemory } from "./decode-failure.ts";
+import type { DecodedImage, DecodeJob } from "./decode-job.ts";
 import { isQuarterTurn } from "./exif-orientation.ts";
 import type { Fit } from "./fit-image.ts";
 import { readImageHeader } from "./image-header.ts";

@@ -17,10 +17,15 @@ import { fitImage } from "../../src/media/fit-image.ts";
 import { recordImageEncoder } from "../../src/model/vision/image-encoder.ts";
 import { imageInputs, imageMarks, patchesOf } from "../../src/model/vision/image-inputs.ts";
 import { type ImagePlan, planImage, releasedImagePlan } from "../../src/model/vision/image-plan.ts";
+import { placeImages } from "../../src/model/vision/place-images.ts";
 import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
 
 interface Golden {
-  readonly images: readonly { readonly grid_hw: readonly [number, number]; readonly types: readonly number[] }[];
+  readonly images: readonly {
+    readonly start: number;
+    readonly grid_hw: readonly [number, number];
+    readonly types: readonly number[];
+  }[];
   readonly plans_released: readonly Record<string, number>[];
   readonly preprocess: Record<string, number>;
 }
@@ -85,6 +90,17 @@ test("pixels are fitted and cut into patches as the reference does", () => {
   );
   const fitted = fitImage({ width, height, data: stored("preprocess.rgb") as Uint8Array }, plan);
   assertClose(patchesOf(plan, config.patchSize, fitted.data), stored("preprocess.patches"), "patches", 1e-7);
+});
+
+test("placeholders become as many tokens as the recorded prompt has for each image", () => {
+  const recorded = [...stored("input_ids")];
+  const images = golden.images.map(({ start, types }) => ({ start, tokens: types.length }));
+  const short = recorded.filter((id, i) => id !== config.imageTokenId || images.some(({ start }) => start === i));
+  assert.equal(short.length, recorded.length - images.reduce((sum, { tokens }) => sum + tokens - 1, 0));
+  const { tokenIds, spans } = placeImages(short, config.imageTokenId, images);
+  assert.deepEqual(tokenIds, recorded);
+  assert.deepEqual(spans, images);
+  assert.throws(() => placeImages(short, config.imageTokenId, images.slice(1)), { code: "image-count" });
 });
 
 const stages: readonly (readonly [string, string])[] = [
