@@ -7,7 +7,7 @@ import { crc32, deflateSync } from "node:zlib";
 import fc from "fast-check";
 import { MediaError } from "../../src/errors.ts";
 import { readImageHeader } from "../../src/media/image-header.ts";
-import { defaultImageLimits, ImageReader, readImage } from "../../src/media/image-reader.ts";
+import { ImageReader, readImage } from "../../src/media/image-reader.ts";
 
 const folder = join(import.meta.dirname, "../data/media");
 const names = readdirSync(folder).filter((name) => /\.(png|jpg|webp|gif)$/.test(name));
@@ -183,32 +183,37 @@ test("a GIF of 100,000 frames costs what its first frame costs", async () => {
 });
 
 test("mutated files of every kind give pixels of the size in their header, or a MediaError", async () => {
+  // Whole numbers: fast-check's fractions are nearly all so small that they name the first byte.
+  const position = fc.integer({ min: 0, max: 999_999 });
   const mutation = fc.record({
     name: fc.constantFrom(...names),
-    changes: fc.array(fc.tuple(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), fc.nat(255)), {
-      maxLength: 6,
-    }),
-    cut: fc.oneof(
-      { weight: 4, arbitrary: fc.constant(1) },
-      { weight: 1, arbitrary: fc.double({ min: 0, max: 1, noNaN: true }) },
-    ),
+    changes: fc.array(fc.tuple(position, fc.nat(255)), { minLength: 1, maxLength: 6, size: "max" }),
+    cut: fc.option(position, { freq: 5 }),
   });
-  const limits = { ...defaultImageLimits, maxPixels: 1_000_000, timeMs: 1000, memoryBytes: 64 * 2 ** 20 };
-  using bounded = new ImageReader(limits);
+  using bounded = new ImageReader({ maxPixels: 1_000_000, timeMs: 1000, memoryBytes: 64 * 2 ** 20 });
+  const outcomes = new Map<string, number>();
   await fc.assert(
     fc.asyncProperty(mutation, async ({ name, changes, cut }) => {
-      const bytes = file(name).subarray(0, Math.ceil(file(name).length * cut));
-      for (const [where, value] of changes) bytes[Math.floor(where * bytes.length)] = value;
-      try {
-        const { width, height, data } = await bounded.read(bytes);
-        assert.equal(data.length, 3 * width * height);
-      } catch (error) {
-        if (!(error instanceof MediaError)) throw error;
-        assert.match(error.code, /^image-(type|empty|truncated|damaged|pixels|memory|time)$/);
-      }
+      const whole = file(name);
+      const bytes = cut === null ? whole : whole.subarray(0, Math.ceil((whole.length * cut) / 1e6));
+      for (const [where, value] of changes) bytes[Math.floor((where / 1e6) * bytes.length)] = value;
+      const outcome = await bounded.read(bytes).then(
+        ({ width, height, data }) => {
+          assert.equal(data.length, 3 * width * height);
+          return "read";
+        },
+        (error) => {
+          if (error instanceof MediaError) return error.code;
+          throw error;
+        },
+      );
+      assert.match(outcome, /^(read|image-(type|empty|truncated|damaged|pixels|memory|time))$/);
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     }),
-    { numRuns: 150 },
+    { numRuns: 100 },
   );
+  // The test is about decoders, not about headers alone.
+  for (const outcome of ["read", "image-damaged"]) assert.ok((outcomes.get(outcome) ?? 0) > 10, `${[...outcomes]}`);
 });
 
 test("headers of any bytes give a size or a MediaError", () => {
