@@ -125,7 +125,8 @@ class DecodeThread {
       import.meta.url,
     );
     const resourceLimits = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 };
-    this.#worker = new Worker(file, { name: "freehold-images", resourceLimits });
+    // It gets neither the environment of the process nor options like --input-type, which are not for it.
+    this.#worker = new Worker(file, { name: "freehold-images", resourceLimits, env: {}, execArgv: [] });
     this.#worker.unref();
     this.#worker.on("message", (answer: Answer) => this.#hear(answer));
     this.#worker.on("error", (error) => this.#fail(errorOfThread(error)));
