@@ -27,7 +27,8 @@ interface Palette {
   readonly colours: number;
 }
 
-const mostBlocks = 65_536;
+const mostBlocks = 1024;
+const mostSubBlocks = 16_384; // 4 MB of comment, at 255 bytes each
 const mostCodes = 4096;
 
 export function readGifHeader(bytes: Uint8Array): ImageHeader {
@@ -93,8 +94,12 @@ function firstFrame(view: ByteView): FirstFrame {
 
 function afterSubBlocks(view: ByteView, start: number): number {
   let at = start;
-  for (let length = view.u8(at++); length !== 0; length = view.u8(at++)) at += length;
-  return at;
+  for (let block = 0; block < mostSubBlocks; block++) {
+    const length = view.u8(at++);
+    if (length === 0) return at;
+    at += length;
+  }
+  throw damaged(`an extension of more than ${mostSubBlocks} parts`);
 }
 
 function paletteOf(view: ByteView, flags: number, at: number): Palette | undefined {

@@ -7,10 +7,13 @@ import { exifOrientation, type Orientation } from "./exif-orientation.ts";
 import type { ImageHeader } from "./image-header.ts";
 import { latin1 } from "./image-kind.ts";
 
+/** Segments in front of the size; files have tens, those with large profiles hundreds. */
+const mostSegments = 65_536;
+
 export function readJpegHeader(bytes: Uint8Array): ImageHeader {
   const view = new ByteView(bytes);
   let orientation: Orientation = 1;
-  for (let at = 2; ; ) {
+  for (let at = 2, segment = 0; segment < mostSegments; segment++) {
     at = bytes.indexOf(0xff, at); // bytes between segments are skipped
     if (at < 0) throw truncated();
     while (bytes[at] === 0xff) at++;
@@ -25,6 +28,7 @@ export function readJpegHeader(bytes: Uint8Array): ImageHeader {
     }
     at += length;
   }
+  throw damaged(`more than ${mostSegments} segments before its size`);
 }
 
 /** SOF0 to SOF15; DHT, JPG and DAC have numbers among them. */

@@ -51,6 +51,10 @@ function withSize(name: string, at: number, bytes: readonly number[]): Uint8Arra
   return copy;
 }
 
+const gifStart = [...ascii("GIF89a"), 1, 0, 1, 0, 0, 0, 0];
+const repeated = (start: readonly number[], part: readonly number[]) =>
+  Uint8Array.from([...start, ...Array(100_000).fill(part).flat()]);
+
 const frameOf = (name: string) => {
   const bytes = file(name);
   return bytes.findIndex((byte, i) => byte === 0xff && (bytes[i + 1] === 0xc0 || bytes[i + 1] === 0xc2));
@@ -79,6 +83,9 @@ describe("an image is refused before it is decoded", () => {
     ["a JPEG of 12 bits", withSize("444.jpg", frameOf("444.jpg") + 4, [12]), "image-type", /12 bits/],
     ["an arithmetic JPEG", withSize("444.jpg", frameOf("444.jpg") + 1, [0xc9]), "image-type", /arithmetic/],
     ["a JPEG that is all fill bytes", new Uint8Array(100_000).fill(255).with(1, 0xd8), "image-truncated", /too early/],
+    ["a JPEG of 100,000 empty segments", repeated([255, 216], [255, 224, 0, 2]), "image-damaged", /more than 65536/],
+    ["a GIF whose comment has 100,000 parts", repeated([...gifStart, 33, 254], [1, 7]), "image-damaged", /parts/],
+    ["a GIF of 100,000 empty comments", repeated(gifStart, [33, 254, 0]), "image-damaged", /more than 1024 blocks/],
     ["a WebP of 16,384 x 16,384", withSize("lossless.webp", 21, [0xff, 0xff, 0xff, 0x0f]), "image-pixels", /16384/],
     ["a GIF of 65,535 x 65,535", withSize("plain.gif", 6, [255, 255, 255, 255]), "image-pixels", /65535/],
     [
