@@ -4,17 +4,18 @@ const arrows = {
   tensor: [],
   quant: [],
   tokenizer: [],
+  media: [],
   format: ["json", "quant"],
   model: ["tensor", "quant"],
   device: ["tensor", "quant"],
   chat: ["json"],
-  engine: ["chat", "device", "format", "json", "model", "quant", "tensor", "tokenizer"],
-  server: ["chat", "engine", "json", "tokenizer"],
-  cli: ["chat", "engine", "format", "json", "model", "server", "tokenizer"],
+  engine: ["chat", "device", "format", "json", "media", "model", "quant", "tensor", "tokenizer"],
+  server: ["chat", "engine", "json", "media", "tokenizer"],
+  cli: ["chat", "engine", "format", "json", "media", "model", "server", "tokenizer"],
 };
 
 /** Folders that may use modules of Node; everything else also runs in a browser. */
-const nodeFolders = ["engine", "server", "cli"];
+const nodeFolders = ["engine", "media", "server", "cli"];
 
 const folderRules = Object.entries(arrows).map(([folder, allowed]) => ({
   name: `${folder}-imports-only-its-own`,
@@ -36,16 +37,16 @@ export default {
       to: {},
     },
     {
-      name: "node-modules-in-engine-server-and-cli-only",
+      name: "node-modules-in-engine-media-server-and-cli-only",
       severity: "error",
       from: { path: "^src/", pathNot: `^src/(${nodeFolders.join("|")})/` },
       to: { dependencyTypes: ["core"] },
     },
     {
-      name: "no-package-outside-the-command-line-and-the-server",
+      name: "no-package-outside-the-command-line-the-server-and-media",
       comment: "what Freehold exists for is its own",
       severity: "error",
-      from: { path: "^src/", pathNot: "^src/(cli|server)/" },
+      from: { path: "^src/", pathNot: "^src/(cli|media|server)/" },
       to: { dependencyTypes: ["npm", "npm-dev", "npm-optional", "npm-peer", "npm-no-pkg", "npm-unknown"] },
     },
     {

@@ -3,6 +3,7 @@
  * Each prints its figures with what they are to be compared with; nothing here is an assertion.
  */
 import { cpus } from "node:os";
+import { benchImages } from "./images.ts";
 import { benchKernels } from "./kernels.ts";
 import { benchModel } from "./model.ts";
 import { benchPrefixCache } from "./prefix-cache.ts";
@@ -13,6 +14,7 @@ import { benchTokenizer } from "./tokenizer.ts";
 const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
   tokenizer: benchTokenizer,
   sampling: benchSampling,
+  images: benchImages,
   kernels: benchKernels,
   model: benchModel,
   serving: benchServing,

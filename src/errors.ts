@@ -42,6 +42,13 @@ export class FormatError extends FreeholdError {
   }
 }
 
+/** An image that cannot be read: unknown or refused type, damaged, too large, too slow. HTTP status 400. */
+export class MediaError extends FreeholdError {
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, { code: "media", ...details });
+  }
+}
+
 /** A config or a set of weights that does not make a model this version can run. */
 export class ModelError extends FreeholdError {
   constructor(message: string, details: ErrorDetails = {}) {

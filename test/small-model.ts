@@ -15,7 +15,7 @@ export function randomNumbers(seed: number): () => number {
   };
 }
 
-export const smallConfig: V4Config = parseConfig({
+export const smallConfig = parseV4Config({
   model_type: "deepseek_v4",
   vocab_size: 61,
   hidden_size: 32,
@@ -40,6 +40,12 @@ export const smallConfig: V4Config = parseConfig({
   num_hash_layers: 1,
   max_position_embeddings: 100_000,
 });
+
+function parseV4Config(json: object): V4Config {
+  const config = parseConfig(json);
+  if (config.architecture !== "deepseek-v4") throw new Error("The small model is of V4");
+  return config;
+}
 
 export function giveRandomWeights(config: V4Config, device: Device, seed: number): void {
   const random = randomNumbers(seed);

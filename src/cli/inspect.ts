@@ -1,11 +1,12 @@
 /** freehold inspect: what a model's files hold, from their headers alone. */
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
-import { isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
+import { folderFiles, isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
 import { defaultEngramCacheBytes } from "../engine/engram/engram-memory.ts";
 import { FileSource } from "../engine/file-source.ts";
 import { embeddedModel } from "../engine/load-model.ts";
-import { engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
+import { countParameters, engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
+import { openVisionCheckpoint } from "../engine/vision-checkpoint.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
 import { command, type OutputOptions, terminalOf, wholeNumber } from "./model-options.ts";
 
@@ -54,6 +55,7 @@ async function inspectModel(path: string, context: number | undefined) {
     const { config, parameters, notes } = checkpoint;
     const tokens = context ?? config.maxPositionEmbeddings;
     const counts = parameterCounts(parameters, config);
+    const vision = isGgufPath(path) ? undefined : await inspectVision(path);
     return {
       format: isGgufPath(path) ? "gguf" : "safetensors",
       architecture: config.architecture,
@@ -65,10 +67,29 @@ async function inspectModel(path: string, context: number | undefined) {
       mtp_modules: config.numMtpModules,
       max_context: config.maxPositionEmbeddings,
       parameters: counts,
-      memory: memoryNeed(config, weightBytes(checkpoint), tokens),
+      memory: memoryNeed(config, weightBytes(checkpoint) + (vision?.weights_bytes ?? 0), tokens),
       engram: engramNeed(checkpoint, defaultEngramCacheBytes),
+      ...(vision === undefined ? {} : { vision }),
       notes,
       ...tensorReport(checkpoint.tensors, undefined),
+    };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** The part of the model that reads images, where it has one. */
+async function inspectVision(path: string) {
+  const checkpoint = await openVisionCheckpoint(await folderFiles(path));
+  if (checkpoint === undefined) return undefined;
+  try {
+    const { config, parameters } = checkpoint;
+    return {
+      layers: config.numLayers,
+      hidden_size: config.hiddenSize,
+      max_image_tokens: config.maxImageTokens,
+      parameters: countParameters(parameters),
+      weights_bytes: weightBytes(checkpoint),
     };
   } finally {
     await checkpoint.close();
@@ -111,6 +132,12 @@ function format(report: Report, listTensors: boolean): string {
       lines.push(
         `n-gram memory ${count(engram.parameters)} parameters in ${engram.tables} tables, ${bytes(engram.bytes)} on disk, ${bytes(engram.memory_bytes)} in memory`,
       );
+  }
+  if (report.vision !== undefined) {
+    const { layers, parameters, weights_bytes, max_image_tokens } = report.vision;
+    lines.push(
+      `vision        ${layers} layers, ${count(parameters)} parameters, ${bytes(weights_bytes)} of the weights, at most ${max_image_tokens} tokens an image`,
+    );
   }
   const types = Object.entries(report.dtypes).map(
     ([dtype, entry]) => `${dtype} ${entry.tensors} (${bytes(entry.bytes)})`,

@@ -171,7 +171,7 @@ export async function readJson(files: ModelFiles, file: string, hint: string): P
 }
 
 /** The files that hold weights, with the tensors that the index promises in each (none without an index). */
-async function weightFiles(files: ModelFiles): Promise<{ file: string; tensors: readonly string[] }[]> {
+export async function weightFiles(files: ModelFiles): Promise<{ file: string; tensors: readonly string[] }[]> {
   const index = "model.safetensors.index.json";
   if (await files.has(index)) return shardsOf(files, await readJson(files, index, ""));
   const names = (await files.list()).filter((name) => name.endsWith(".safetensors"));

@@ -5,7 +5,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 
 /** Gives a parameter to a device: as the file has it where the device reads that format, else as plain numbers. */
 export async function giveParameter(
-  checkpoint: Checkpoint,
+  checkpoint: Pick<Checkpoint, "stored" | "checkScales" | "load">,
   { name, isFactor }: Parameter,
   device: Device,
 ): Promise<void> {

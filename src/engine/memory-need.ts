@@ -25,6 +25,11 @@ export function parameterCounts(
   return { total, active: Math.round(active) };
 }
 
+/** Parameters of a part that uses all of them for everything. */
+export function countParameters(parameters: readonly Parameter[]): number {
+  return parameters.reduce((sum, { shape }) => sum + countElements(shape), 0);
+}
+
 /** Bytes of one sequence of `context` tokens beside `weightBytes` of weights; caches are float32. */
 export function memoryNeed(config: ModelConfig, weightBytes: number, context: number) {
   let rowsOfCaches = 0;
@@ -54,7 +59,7 @@ export function engramNeed(checkpoint: Checkpoint, cacheBytes: number) {
 }
 
 /** Bytes of the weights as the kernels hold them: matrices in the format of their file where they read it, else float32. */
-export function weightBytes(checkpoint: Checkpoint): number {
+export function weightBytes(checkpoint: Pick<Checkpoint, "parameters" | "stored">): number {
   let total = 0;
   for (const { name, shape, isFactor } of checkpoint.parameters) {
     const stored = isFactor ? checkpoint.stored(name) : undefined;

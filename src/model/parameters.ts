@@ -60,7 +60,7 @@ const factorInputs: ReadonlyMap<string, readonly number[]> = new Map([
   ["gatherRows", [0]],
 ]);
 
-function parametersOf(graph: Graph): Parameter[] {
+export function parametersOf(graph: Graph): Parameter[] {
   const otherwise = new Set<string>();
   for (const { op, inputs } of graph.nodes) {
     inputs.forEach(({ storage }, i) => {

@@ -82,6 +82,18 @@ describe("the package", () => {
     }
     writeFileSync(addon, bytes);
   });
+  test("reads an image of every kind, with its worker and its decoders", () => {
+    const program = `
+      import { readImage } from ${JSON.stringify(join(installed, "dist/media/image-reader.js"))};
+      import { readFileSync } from "node:fs";
+      for (const name of ["rgb.png", "444.jpg", "cmyk.jpg", "lossy.webp", "plain.gif"]) {
+        const { width, height } = await readImage(readFileSync(${JSON.stringify(join(root, "test/data/media"))} + "/" + name));
+        console.log(width + "x" + height);
+      }`;
+    const sizes = run(process.execPath, ["--input-type=module", "--eval", program]);
+    assert.deepEqual(sizes.trim().split("\n"), Array(5).fill("17x11"));
+  });
+
   test("computes in a process of its own", () => {
     writeFileSync(
       join(project, "isolated.mjs"),

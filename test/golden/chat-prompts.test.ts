@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { parseChatRequest } from "../../src/chat/chat-request.ts";
 import type { DialectName } from "../../src/chat/dialect.ts";
-import { imageGrid } from "../../src/chat/image-tokens.ts";
 import { encodePrompt } from "../../src/chat/prompt.ts";
 import { renderPrompt } from "../../src/chat/render-prompt.ts";
 import { RequestError } from "../../src/errors.ts";
 import { type Json, type JsonObject, parseJson } from "../../src/json/parse-json.ts";
+import { planImage, releasedImagePlan } from "../../src/model/vision/image-plan.ts";
 import { deepseekTokenizer, readGzippedJson, readGzippedText } from "./deepseek-tokenizer.ts";
 
 interface PromptCase {
@@ -55,6 +55,6 @@ describe("render prompts", () => {
 
 test(`${file.image_token_counts.length} image sizes take the recorded number of tokens`, () => {
   for (const { width, height, tokens } of file.image_token_counts) {
-    assert.equal(imageGrid(width, height).tokens, tokens, `${width} x ${height}`);
+    assert.equal(planImage(width, height, releasedImagePlan).tokens, tokens, `${width} x ${height}`);
   }
 });

@@ -59,7 +59,7 @@ describe("the arrows between folders", () => {
     [
       "a tensor layer that uses Node",
       { "src/tensor/a.ts": 'import { readFileSync } from "node:fs";\nexport const a = readFileSync;' },
-      "node-modules-in-engine-server-and-cli-only",
+      "node-modules-in-engine-media-server-and-cli-only",
     ],
     [
       "a new folder without arrows",

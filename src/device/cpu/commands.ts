@@ -293,8 +293,9 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
 }
 
 /** Bytes of scratch that a worker needs: a panel, and accumulators of the largest unit of work. */
-export function scratchBytes(tokens: number, heads: number): number {
+export function scratchBytes(tokens: number, heads: number, fullAttention: number): number {
   const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
   // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
-  return panel + roundUp(tokens * 4 * (2 * tile + 32), 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
+  const products = roundUp(tokens * 4 * (2 * tile + 32), 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
+  return panel + Math.max(products, roundUp(fullAttention, 64));
 }

@@ -13,6 +13,7 @@ import { CommandWriter, expertsBytes, quantizedBytes, scratchBytes } from "./com
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
 import type { PlacedMatrix, Placement, Span } from "./op-slots.ts";
+import { fullAttentionBytes } from "./vision-slots.ts";
 
 /** Tensors that are kept in int8 blocks at the same time: what attention and experts multiply more than once. */
 const quantizedSlots = 3;
@@ -145,6 +146,7 @@ export class KernelProgram implements Program {
     const quantized = [0];
     const experts = [0];
     const heads = [1];
+    const fullAttention = [0];
     for (const { op, inputs } of graph.nodes) {
       if (op.name === "linear" || op.name === "groupedLinear") {
         const of = shape(inputs[0]!);
@@ -157,12 +159,14 @@ export class KernelProgram implements Program {
         experts.push(expertsBytes(rows, k, count, width, this.#device.activations === "int8" ? hidden : 0));
       } else if (op.name === "sparseAttention" || op.name === "indexerScores") {
         heads.push(shape(inputs[0]!)[1]!);
+      } else if (op.name === "fullAttention") {
+        fullAttention.push(fullAttentionBytes(shape(inputs[0]!)[3]!));
       }
     }
     const slotBytes = Math.max(...quantized);
     const expertBytes = Math.max(...experts);
     const region = this.#host.allocate(quantizedSlots * slotBytes + expertBytes);
-    const perWorker = scratchBytes(this.#limits.tokens ?? 1, Math.max(...heads));
+    const perWorker = scratchBytes(this.#limits.tokens ?? 1, Math.max(...heads), Math.max(...fullAttention));
     this.#work = {
       quantized: Array.from({ length: quantizedSlots }, (_, i) => ({
         address: region.address + i * slotBytes,

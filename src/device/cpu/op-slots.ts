@@ -9,6 +9,7 @@ import { type BlockRounding, blockCodes } from "../../tensor/ops/round-blocks.ts
 import type { AttentionAttributes } from "../../tensor/ops/sparse-attention.ts";
 import { countElements } from "../../tensor/shape.ts";
 import { type MatrixFormat, matrixFormats } from "./matrix-formats.ts";
+import { isVisionOp, visionOpNames, visionSlotsOf } from "./vision-slots.ts";
 
 /** The order is that of the table in kernels/body.c. */
 export const opNames = [
@@ -46,6 +47,7 @@ export const opNames = [
   "engramUpdate",
   "addBiasOfToken",
   "joinColumns",
+  ...visionOpNames,
 ] as const;
 export type OpName = (typeof opNames)[number];
 
@@ -201,6 +203,8 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
     case "joinColumns":
       return ["joinColumns", [...ins, outs[0]!, ...shapes[0]!, shapes[1]![1]!]];
     default:
+      if (isVisionOp(op.name))
+        return [op.name, visionSlotsOf(op.name, { ins, outs, shapes, outShapes, attributes, place })];
       throw new DeviceError(`The CPU kernels have no op "${op.name}"`);
   }
 }

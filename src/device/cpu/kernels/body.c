@@ -4,6 +4,7 @@
  */
 #include "rounding-ops.h"
 #include "v41-ops.h"
+#include "vision-ops.h"
 
 #define JOIN(a, b) a##b
 #define TABLE_OF(body) JOIN(ops_, body)
@@ -18,4 +19,6 @@ const Op TABLE_OF(BODY)[] = {
     op_compress_entries, op_indexer_scores,   op_sparse_attention, op_read_memory,
     op_round_blocks,     op_round_expert_rows, op_combine_streams, op_candidate_blocks,
     op_keep_blocks,      op_engram_update,    op_add_bias_of_token, op_join_columns,
+    op_axial_rope,       op_full_attention,   op_gated_halves,     op_gelu,
+    op_gather_cells,     op_image_span,
 };

@@ -1,0 +1,46 @@
+/**
+ * What a JPEG says about itself before its pixels (ITU T.81): size, number of components, and orientation from its EXIF block.
+ * Markers are walked through as libjpeg does, so that the size is the one it will decode.
+ */
+import { ByteView, damaged, truncated, unsupported } from "./byte-view.ts";
+import { exifOrientation, type Orientation } from "./exif-orientation.ts";
+import type { ImageHeader } from "./image-header.ts";
+import { latin1 } from "./image-kind.ts";
+
+/** Segments in front of the size; files have tens, those with large profiles hundreds. */
+const mostSegments = 65_536;
+
+export function readJpegHeader(bytes: Uint8Array): ImageHeader {
+  const view = new ByteView(bytes);
+  let orientation: Orientation = 1;
+  for (let at = 2, segment = 0; segment < mostSegments; segment++) {
+    at = bytes.indexOf(0xff, at); // bytes between segments are skipped
+    if (at < 0) throw truncated();
+    while (bytes[at] === 0xff) at++;
+    const marker = view.u8(at++);
+    if (marker === 0 || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) continue;
+    if (marker === 0xd9 || marker === 0xda) throw damaged("its pixels begin before its size is known");
+    const length = view.u16(at);
+    if (length < 2) throw damaged("a segment has no length");
+    if (isFrame(marker)) return { ...readFrame(view, marker, at), orientation };
+    if (marker === 0xe1 && latin1(bytes, at + 2, at + 8) === "Exif\0\0") {
+      orientation = exifOrientation(bytes.subarray(at + 2, at + length));
+    }
+    at += length;
+  }
+  throw damaged(`more than ${mostSegments} segments before its size`);
+}
+
+/** SOF0 to SOF15; DHT, JPG and DAC have numbers among them. */
+function isFrame(marker: number): boolean {
+  return marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc;
+}
+
+function readFrame(view: ByteView, marker: number, at: number) {
+  const hint = "Save it as a baseline or progressive JPEG of 8 bits, or as PNG";
+  if (marker > 0xc2) throw unsupported("JPEG files with lossless, hierarchical or arithmetic coding", hint);
+  if (view.u8(at + 2) !== 8) throw unsupported(`JPEG files of ${view.u8(at + 2)} bits`, hint);
+  const height = view.u16(at + 3);
+  if (height === 0) throw unsupported("JPEG files that tell their height at the end (DNL)", hint);
+  return { kind: "jpeg", width: view.u16(at + 5), height, components: view.u8(at + 7) } as const;
+}
