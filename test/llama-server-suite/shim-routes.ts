@@ -6,6 +6,7 @@ export const breakable = ["auth", "stream", "usage", "stop", "timings", "errors"
 
 export function apiRoutes({ broken, ...options }: ApiOptions & { broken?: string }): Route[] {
   const routes = realRoutes(options);
+  if (broken === "errors") return routes.map(withoutErrors);
   const mutate = mutations[broken ?? ""];
   if (mutate === undefined) return routes;
   return routes.map((route) => ({ ...route, handle: (call, services) => route.handle(mutate(call), services) }));
@@ -16,13 +17,27 @@ const mutations: Readonly<Record<string, (call: Call) => Call>> = {
   stream: (call) => withAnswers(call, { event: () => undefined }),
   usage: (call) => withAnswers(call, { value: (value) => replaceNumbers(value, /tokens/) }),
   timings: (call) => withAnswers(call, { value: (value) => dropKey(value, "timings") }),
-  stop: (call) => withAnswers(call, { value: (value) => dropKey(dropKey(value, "finish_reason"), "stop_type") }),
-  // Whatever is wrong is answered as if it were right.
-  errors: (call) => withAnswers(call, { status: 200 }),
+  stop: (call) =>
+    withAnswers(call, {
+      value: (value) => ["finish_reason", "stop_reason", "stop_type"].reduce<unknown>(dropKey, value),
+    }),
 };
 
+/** Whatever is wrong is answered as if it were right. */
+function withoutErrors(route: Route): Route {
+  return {
+    ...route,
+    async handle(call, services) {
+      try {
+        await route.handle(call, services);
+      } catch {
+        call.json(200, {});
+      }
+    },
+  };
+}
+
 interface Change {
-  readonly status?: number;
   value?(value: unknown): unknown;
   event?(data: string): string | undefined;
 }
@@ -35,7 +50,7 @@ function withAnswers(call: Call, change: Change): Call {
     get(target, name) {
       if (name === "json") {
         return (status: number, answer: unknown, headers?: Record<string, string>) =>
-          target.json(change.status ?? status, value(answer), headers);
+          target.json(status, value(answer), headers);
       }
       if (name === "openStream") return () => changedStream(target.openStream(), event);
       const member = Reflect.get(target, name, target) as unknown;
