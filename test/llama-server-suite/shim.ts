@@ -36,7 +36,7 @@ function config({ host, port, aliases, context, slots, threads, apiKey, cors, ..
     insecure: true,
     singleProcess: true,
     ...(keys === undefined ? {} : { keys }),
-    engineOptions: { threads, cacheDiskBytes: 0, servedName: name, maxRunning: slots, ...(context && { context }) },
+    engineOptions: { threads, cacheDiskBytes: 0, servedName: name, maxRunning: slots, ...(context && { contextLength: context }) },
     routesModule: join(import.meta.dirname, "shim-routes.ts"),
     routesOptions: {
       broken,

@@ -20,7 +20,7 @@ describe("llama-server's routes", () => {
   let server: SingleProcess;
   let url: string;
   before(async () => {
-    const engineOptions = { threads: 1, context: 128, cacheDiskBytes: 0 };
+    const engineOptions = { threads: 1, contextLength: 128, cacheDiskBytes: 0 };
     const config = resolveServeConfig({ port: 0, log: "off", singleProcess: true, engineOptions });
     server = await SingleProcess.start(config, { version: "0" });
     url = await server.url();
