@@ -11,6 +11,7 @@ import type {
   EngineRequest,
   EngineStatus,
 } from "../../src/engine/batching/engine-port.ts";
+import { emptyStatus } from "../../src/server/processes/engine-messages.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 
 /** One request: how much of its prompt was computed for an earlier one. */
@@ -80,29 +81,7 @@ export class ScriptedModel implements EnginePort {
   cancel(): void {}
 
   get status(): EngineStatus {
-    const cache = {
-      lookups: this.turns.length,
-      hits: this.turns.filter(({ knownTokens }) => knownTokens > 0).length,
-      memoryBytes: 0,
-      memoryBudgetBytes: 0,
-      evictions: 0,
-      diskBytes: 0,
-      diskBudgetBytes: 0,
-      diskReadBytes: 0,
-      diskWrittenBytes: 0,
-      corruptRecords: 0,
-      diskState: "off" as const,
-    };
-    const none = { generatedTokens: 0, draftedTokens: 0, acceptedTokens: 0, preemptions: 0, stepSeconds: 0 };
-    return {
-      state: "ready",
-      loaded: 1,
-      steps: this.turns.length,
-      heartbeatMs: performance.timeOrigin + performance.now(),
-      running: 0,
-      waiting: 0,
-      counters: { promptTokens: 0, cachedTokens: 0, ...none, cache },
-    };
+    return { ...emptyStatus("ready", 1), steps: this.turns.length };
   }
 }
 

@@ -36,7 +36,13 @@ function config({ host, port, aliases, context, slots, threads, apiKey, cors, ..
     insecure: true,
     singleProcess: true,
     ...(keys === undefined ? {} : { keys }),
-    engineOptions: { threads, cacheDiskBytes: 0, servedName: name, maxRunning: slots, ...(context && { contextLength: context }) },
+    engineOptions: {
+      threads,
+      cacheDiskBytes: 0,
+      servedName: name,
+      maxRunning: slots,
+      ...(context && { contextLength: context }),
+    },
     routesModule: join(import.meta.dirname, "shim-routes.ts"),
     routesOptions: {
       broken,

@@ -2,12 +2,13 @@
  * An engine without a model: token i of an answer is a function of the seed and i, so a test knows every answer in advance. Requests
  * carry commands in their prompt: [command, argument, ...]. It runs in the test's process or, by `startEngine`, as an engine process.
  */
-import type {
-  EngineEvent,
-  EngineInfo,
-  EnginePort,
-  EngineRequest,
-  EngineStatus,
+import {
+  type EngineEvent,
+  type EngineInfo,
+  type EnginePort,
+  type EngineRequest,
+  type EngineStatus,
+  noCache,
 } from "../../src/engine/batching/engine-port.ts";
 
 /** What a request makes the engine do once it has given `argument` tokens in all. */
@@ -169,20 +170,6 @@ export class ScriptedEngine implements EnginePort {
     });
   }
 }
-
-const noCache = {
-  lookups: 0,
-  hits: 0,
-  memoryBytes: 0,
-  memoryBudgetBytes: 0,
-  evictions: 0,
-  diskBytes: 0,
-  diskBudgetBytes: 0,
-  diskReadBytes: 0,
-  diskWrittenBytes: 0,
-  corruptRecords: 0,
-  diskState: "off",
-} as const;
 
 /** As the module of an engine process. */
 export async function startEngine(options: ScriptedOptions): Promise<ScriptedEngine> {

@@ -147,3 +147,18 @@ export interface CacheCounters {
   readonly corruptRecords: number;
   readonly diskState: "on" | "off" | "read-only";
 }
+
+/** Of an engine without a prefix cache. */
+export const noCache: CacheCounters = {
+  lookups: 0,
+  hits: 0,
+  memoryBytes: 0,
+  memoryBudgetBytes: 0,
+  evictions: 0,
+  diskBytes: 0,
+  diskBudgetBytes: 0,
+  diskReadBytes: 0,
+  diskWrittenBytes: 0,
+  corruptRecords: 0,
+  diskState: "off",
+};

@@ -1,6 +1,6 @@
 /** A sequence cache that remembers nothing: every prompt is computed anew. For where no prefix cache is wanted. */
 import type { ModelRunner, Sequence } from "../model-runner.ts";
-import type { CacheCounters } from "./engine-port.ts";
+import { type CacheCounters, noCache } from "./engine-port.ts";
 import type { SequenceCachePort } from "./sequence-cache-port.ts";
 
 export class MemoryCache implements SequenceCachePort {
@@ -20,19 +20,7 @@ export class MemoryCache implements SequenceCachePort {
   remember(): void {}
 
   get counters(): CacheCounters {
-    return {
-      lookups: this.#lookups,
-      hits: 0,
-      memoryBytes: 0,
-      memoryBudgetBytes: 0,
-      evictions: 0,
-      diskBytes: 0,
-      diskBudgetBytes: 0,
-      diskReadBytes: 0,
-      diskWrittenBytes: 0,
-      corruptRecords: 0,
-      diskState: "off",
-    };
+    return { ...noCache, lookups: this.#lookups };
   }
 
   async flush(): Promise<void> {}

@@ -1,10 +1,11 @@
 /** What gateway and engine say to each other, and what the supervisor says to both. */
-import type {
-  EngineEvent,
-  EngineInfo,
-  EnginePort,
-  EngineRequest,
-  EngineStatus,
+import {
+  type EngineEvent,
+  type EngineInfo,
+  type EnginePort,
+  type EngineRequest,
+  type EngineStatus,
+  noCache,
 } from "../../engine/batching/engine-port.ts";
 
 export type ToEngine =
@@ -35,19 +36,6 @@ export type StartEngine = (options: unknown, onProgress: (loaded: number) => voi
 
 /** Of an engine of which nothing is known yet. */
 export function emptyStatus(state: EngineStatus["state"], loaded = 0): EngineStatus {
-  const cache = {
-    lookups: 0,
-    hits: 0,
-    memoryBytes: 0,
-    memoryBudgetBytes: 0,
-    evictions: 0,
-    diskBytes: 0,
-    diskBudgetBytes: 0,
-    diskReadBytes: 0,
-    diskWrittenBytes: 0,
-    corruptRecords: 0,
-    diskState: "off",
-  } as const;
   const counters = {
     promptTokens: 0,
     cachedTokens: 0,
@@ -56,7 +44,7 @@ export function emptyStatus(state: EngineStatus["state"], loaded = 0): EngineSta
     acceptedTokens: 0,
     preemptions: 0,
     stepSeconds: 0,
-    cache,
+    cache: noCache,
   };
   const heartbeatMs = performance.timeOrigin + performance.now();
   return { state, loaded, steps: 0, heartbeatMs, running: 0, waiting: 0, counters };
