@@ -1,6 +1,7 @@
 /** One request and the means to answer it: what a route sees of node:http. */
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { Json } from "../../json/parse-json.ts";
+import { HttpError } from "../http-error.ts";
 import type { Identity } from "../keys.ts";
 import type { Call, EventStream } from "../route.ts";
 import type { KeepAlive } from "./keep-alive.ts";
@@ -55,7 +56,7 @@ export class HttpCall implements Call {
     this.priority = parts.identity.priority;
     this.admit = parts.admit;
     parts.response.once("close", () => {
-      if (!parts.response.writableFinished) this.abort(new Error("The client went away"));
+      if (!parts.response.writableFinished) this.abort(new HttpError(499, "The client went away", { code: "closed" }));
     });
   }
 

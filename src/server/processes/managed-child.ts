@@ -22,15 +22,14 @@ export interface ManagedChildParts {
 
 const firstBackoffMs = 50;
 const mostBackoffMs = 10_000;
-/** A child that lived this long has got over what killed the last one. */
-const healthyMs = 30_000;
 
 export class ManagedChild {
   readonly #parts: ManagedChildParts;
   #child: ChildProcess | undefined;
-  #startedMs = 0;
   #heardMs = 0;
   #backoffMs = firstBackoffMs;
+  /** This child, and any child so far. */
+  #isReady = false;
   #wasReady = false;
   #isStopping = false;
   #restart: NodeJS.Timeout | undefined;
@@ -79,8 +78,8 @@ export class ManagedChild {
       stdio: ["ignore", "inherit", "inherit", "ipc"],
     });
     this.#child = child;
-    this.#startedMs = performance.now();
-    this.#heardMs = this.#startedMs;
+    this.#isReady = false;
+    this.#heardMs = performance.now();
     const { message, handle } = this.#parts.start();
     // A handle of the operating system, as Node's own cluster module passes it; the types know sockets and servers only.
     child.send(message, handle as Parameters<ChildProcess["send"]>[1]);
@@ -91,7 +90,10 @@ export class ManagedChild {
 
   #hear(message: FromChild): void {
     this.#heardMs = performance.now();
-    if (message.type === "ready") this.#wasReady = true;
+    if (message.type === "ready") {
+      this.#isReady = true;
+      this.#wasReady = true;
+    }
     if (message.type === "failed") this.#failed(receivedError(message.error));
     this.#parts.onMessage(message);
   }
@@ -111,7 +113,8 @@ export class ManagedChild {
       this.#exited.resolve();
       return;
     }
-    if (performance.now() - this.#startedMs > healthyMs) this.#backoffMs = firstBackoffMs;
+    // One that was ready did not fail at its start: the next gets the same chance at once.
+    if (this.#isReady) this.#backoffMs = firstBackoffMs;
     this.#parts.onNote(`The ${this.#parts.name} ended with ${how}; it is started again in ${this.#backoffMs} ms`);
     this.restarts++;
     this.#restart = setTimeout(() => this.#start(), this.#backoffMs);
