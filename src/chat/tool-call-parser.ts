@@ -3,6 +3,7 @@
  * `invoke`) and V4.1 (` calls`, ` invoke`). A few fixed spellings are searched, and everything between them is skipped, so
  * that misspelled wrappers do no harm. Arguments grow into one JSON object text; once a call is complete they are valid JSON.
  */
+import { isJson } from "../json/is-json.ts";
 import type { Delta } from "./output-parser.ts";
 
 type State = "seekCall" | "callName" | "seekParameter" | "parameterName" | "attributes" | "value" | "done";
@@ -226,14 +227,5 @@ export class ToolCallParser {
     const index = this.calls.length - 1;
     this.calls[index]!.arguments += text;
     out.push({ type: "toolArguments", index, text });
-  }
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -3,11 +3,13 @@
  * no tool has are repaired or become text, arguments that were cut are closed, only as many calls as asked for are given out.
  *   const reader = new AnswerReader(tokenizer, plan);  show(reader.push(id));  show(reader.end("stop"));  reader.result
  */
+
 import { dsml, endOfThinking } from "../../chat/markers.ts";
 import type { Delta, FinishReason, ParsedMessage, ParseOptions } from "../../chat/output-parser.ts";
 import type { PromptPart } from "../../chat/prompt.ts";
 import type { TokenLogprob } from "../../engine/batching/engine-port.ts";
 import { OutputReader } from "../../engine/output-reader.ts";
+import { isJson } from "../../json/is-json.ts";
 import type { StreamDecoder } from "../../tokenizer/stream-decoder.ts";
 import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { closeArguments } from "./close-json.ts";
@@ -211,7 +213,7 @@ export class AnswerReader {
   /** The output was cut within a call: what the client has of its arguments becomes JSON. */
   #closeCall(streamed: string, deltas: readonly Delta[], out: AnswerDelta[]): void {
     const call = this.#calls.at(-1);
-    if (call === undefined || isWhole(call.arguments)) return;
+    if (call === undefined || isJson(call.arguments)) return;
     const rest = deltas.map((delta) => (delta.type === "toolArguments" ? delta.text : "")).join("");
     this.#addArguments(closeArguments(streamed, rest), out);
   }
@@ -249,14 +251,5 @@ export class AnswerReader {
     }
     flush();
     return parts;
-  }
-}
-
-function isWhole(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -1,4 +1,5 @@
 /** Completing the arguments of a call whose output was cut: what is open is closed, and nothing already sent changes. */
+import { isJson } from "../../json/is-json.ts";
 
 /**
  * The text that makes a valid JSON object of `streamed + rest + result`. `rest` was not sent yet: where no ending makes JSON
@@ -59,13 +60,4 @@ function valueEnding(text: string): string {
 /** Whether an object ends in a key without a value. */
 function missingMember(text: string, closer: string | undefined): boolean {
   return closer === "}" && /[{,]\s*"(?:[^"\\]|\\.)*"$/s.test(text);
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -5,12 +5,13 @@
 
 import { randomUUID } from "node:crypto";
 import { lookup } from "node:dns/promises";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { getSystemErrorName } from "node:util";
 import type { EngineStatus } from "../../engine/batching/engine-port.ts";
+import { diskFileSystem } from "../../engine/store/file-system.ts";
 import type { FreeholdError } from "../../errors.ts";
 import type { ServeConfig } from "../serve-config.ts";
 import { listenError, removeStaleSocket } from "./gateway-host.ts";
@@ -47,23 +48,6 @@ function permissions({ log, audit, turnDirectory }: ServeConfig): string[] {
   return ["--permission", "--allow-fs-read=*", ...written.map((path) => `--allow-fs-write=${path}`)];
 }
 
-/** Above the folder that it may write to the gateway may make none; what is refused here, it reports. */
-function makeTurnDirectory({ turnDirectory }: ServeConfig): void {
-  if (turnDirectory === undefined) return;
-  try {
-    makeFolders(turnDirectory);
-  } catch {
-    // The store says why when it is opened.
-  }
-}
-
-/** Node's own recursive mkdir never returns below /proc. */
-function makeFolders(path: string): void {
-  if (existsSync(path)) return;
-  makeFolders(dirname(path));
-  mkdirSync(path, { mode: 0o700 });
-}
-
 export class Supervisor {
   readonly #config: { current: ServeConfig };
   readonly #hooks: SupervisorHooks;
@@ -91,7 +75,9 @@ export class Supervisor {
 
   /** Resolves when the gateway listens and the model is loaded; throws what keeps one of them from it. */
   static async start(config: ServeConfig, hooks: SupervisorHooks): Promise<Supervisor> {
-    makeTurnDirectory(config);
+    // The gateway may write to this folder, and may make none above it. What is refused here, the store tells.
+    if (config.turnDirectory !== undefined)
+      await diskFileSystem.makeDirectory(config.turnDirectory).catch(() => undefined);
     const supervisor = new Supervisor(config, hooks, await bind(config));
     try {
       await Promise.all([supervisor.#listening.promise, supervisor.#loaded.promise]);
