@@ -1,8 +1,11 @@
 /** Models of random shapes: both devices agree, and no cut of the input changes a bit, where no recorded case looks. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { ActiveWorkers } from "../../src/device/cpu/active-workers.ts";
+import { KernelDevice } from "../../src/device/cpu/kernel-device.ts";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
+import { NativeHost } from "../../src/engine/kernels/native-host.ts";
 import { ModelRunner } from "../../src/engine/model-runner.ts";
 import type { ModelConfig, V4Config } from "../../src/model/config.ts";
 import { modelParameters } from "../../src/model/parameters.ts";
@@ -103,6 +106,32 @@ describe("models of random shapes", () => {
       }
     });
   }
+
+  test("any number of workers in each step gives the same bits", async () => {
+    class AnyNumber extends ActiveWorkers {
+      readonly chosen = new Set<number>();
+      override choose(): number {
+        const workers = pick(1, 2, 3);
+        this.chosen.add(workers);
+        return workers;
+      }
+      override tell(): void {}
+    }
+    for (let seed = 1; seed <= 5; seed++) {
+      state = seed * 104729;
+      const config = randomConfig();
+      const active = new AnyNumber(3);
+      using changing = new KernelDevice(new NativeHost({ workers: 3, active }), "int8");
+      using alone = new KernelDevice(new NativeHost({ workers: 1 }), "int8");
+      loadRandomWeights(config, [changing, alone]);
+      const ids = Array.from({ length: 100 }, () => Math.floor(random() * config.vocabSize));
+      const rows = await logitsOf(config, alone, ids, 512);
+      (await logitsOf(config, changing, ids, 3)).forEach((row, p) => {
+        assert.deepEqual(row, rows[p], `shape ${seed}, position ${p}`);
+      });
+      assert.deepEqual([...active.chosen].sort(), [1, 2, 3]);
+    }
+  });
 
   test("a context far beyond the first limits is reached in steps of any size", async () => {
     state = 4;

@@ -1,10 +1,14 @@
 /** The memory through which workers are told what to run and say that they are through: struct Control of kernels/program.h. */
+import { ActiveWorkers } from "./active-workers.ts";
 import type { Region } from "./kernel-host.ts";
 
 export const controlBytes = 256;
 
 /** Places of the int32 words. */
-export const words = { sequence: 0, finished: 1, workers: 2, body: 3, done: 14, quit: 15 } as const;
+export const words = { sequence: 0, finished: 1, workers: 2, body: 3, done: 14, quit: 15, naps: 49 } as const;
+
+/** The word `sequence` is the number of the step times this, plus how many workers take part in it: the first ones. */
+const parts = 256;
 
 /** Turns of a loop that a worker waits for the next step before it sleeps: about 100 us. */
 const spins = 3000;
@@ -14,17 +18,21 @@ export function cursorBytes(workers: number): number {
   return 32 * workers * 64;
 }
 
-/** A step to run: the commands, their number, and scratch memory for every worker. */
+/** A step to run: the commands, their number, scratch memory for every worker, and the tokens of the step. */
 export interface Work {
   readonly commands: number;
   readonly count: number;
   readonly scratch: number;
   readonly scratchBytes: number;
+  readonly tokens: number;
 }
 
 /** What a worker calls: the addon, or an instance of the WebAssembly module. */
 export interface Kernels {
-  /** Waits for a step other than `sequence`, and runs it: 0 none came, 1 done, 2 done as the last worker. */
+  /**
+   * Waits for a step other than `sequence` that the worker takes part in, and runs it: 0 none came; else the step's sequence word
+   * as a positive number, times 2, plus 1 for the worker that was through last.
+   */
   work(control: number, worker: number, sequence: number, spins: number): number;
 }
 
@@ -32,9 +40,12 @@ export interface Kernels {
 export class ControlBlock {
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
+  readonly #active: ActiveWorkers;
+  #number = 0;
   #last: Promise<void> = Promise.resolve();
 
-  constructor({ view }: Region, workers: number, body: number, cursors: number) {
+  constructor({ view }: Region, workers: number, body: number, cursors: number, active = new ActiveWorkers(workers)) {
+    this.#active = active;
     this.#words = new Int32Array(view.buffer, view.byteOffset, controlBytes / 4);
     this.#numbers = new Float64Array(view.buffer, view.byteOffset + 16, 5);
     this.#words[words.workers] = workers;
@@ -49,16 +60,21 @@ export class ControlBlock {
     return step;
   }
 
-  async #run({ commands, count, scratch, scratchBytes }: Work): Promise<void> {
+  async #run({ commands, count, scratch, scratchBytes, tokens }: Work): Promise<void> {
     this.#numbers.set([commands, count, scratch, scratchBytes]);
     this.#words[words.finished] = 0;
     const before = Atomics.load(this.#words, words.done);
-    Atomics.add(this.#words, words.sequence, 1);
+    const naps = Atomics.load(this.#words, words.naps);
+    const active = this.#active.choose(tokens);
+    const started = performance.now();
+    this.#number++;
+    Atomics.store(this.#words, words.sequence, this.#number * parts + active);
     Atomics.notify(this.#words, words.sequence);
     // A worker that was preempted between its last add and its notify wakes the waiting for the NEXT step: look again.
     while (Atomics.load(this.#words, words.done) === before) {
       await Atomics.waitAsync(this.#words, words.done, before).value;
     }
+    this.#active.tell(performance.now() - started, Atomics.load(this.#words, words.naps) - naps);
   }
 
   quit(): void {
@@ -73,13 +89,16 @@ export function workUntilQuit(kernels: Kernels, block: Int32Array, address: numb
   let sequence = 0;
   for (;;) {
     if (Atomics.load(block, words.quit) === 1) return;
-    const status = kernels.work(address, worker, sequence, spins);
-    if (status === 0) {
-      Atomics.wait(block, words.sequence, sequence);
+    const result = kernels.work(address, worker, sequence, spins);
+    if (result === 0) {
+      const now = Atomics.load(block, words.sequence);
+      if (now !== sequence && worker < (now >>> 0) % parts) continue; // it came just now
+      sequence = now;
+      Atomics.wait(block, words.sequence, now);
       continue;
     }
-    sequence = (sequence + 1) | 0;
-    if (status === 1) continue;
+    sequence = Math.floor(result / 2) | 0;
+    if (result % 2 === 0) continue;
     Atomics.add(block, words.done, 1);
     Atomics.notify(block, words.done);
   }

@@ -103,7 +103,7 @@ export class KernelDevice implements Device {
       let best = 0;
       for (let pass = 0; pass < 5; pass++) {
         const started = performance.now();
-        await this.host.run({ commands: region.address, count: 1, scratch: 0, scratchBytes: 0 });
+        await this.host.run({ commands: region.address, count: 1, scratch: 0, scratchBytes: 0, tokens: 1 });
         best = Math.max(best, bytes / ((performance.now() - started) / 1000));
       }
       return best;

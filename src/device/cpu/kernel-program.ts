@@ -75,7 +75,8 @@ export class KernelProgram implements Program {
     const list = this.#commands(step.sizes);
     const { scratch, scratchBytes: each } = this.#work;
     const { region, count } = list;
-    await this.#host.run({ commands: region.address, count, scratch: scratch.address, scratchBytes: each });
+    const tokens = step.sizes.tokens ?? Number.POSITIVE_INFINITY; // images have patches instead, and many of them
+    await this.#host.run({ commands: region.address, count, scratch: scratch.address, scratchBytes: each, tokens });
   }
 
   read(name: string): Float32Array | Int32Array {

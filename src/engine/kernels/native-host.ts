@@ -1,6 +1,7 @@
 /** The host of the native addon in Node: memory of the process, files mapped into it, worker threads. */
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
+import type { ActiveWorkers } from "../../device/cpu/active-workers.ts";
 import { ControlBlock, controlBytes, cursorBytes, type Kernels, type Work } from "../../device/cpu/control-block.ts";
 import type { KernelHost, KernelWorkers, Region } from "../../device/cpu/kernel-host.ts";
 import type { StoredBytes } from "../../device/device.ts";
@@ -66,6 +67,8 @@ export interface NativeHostOptions {
   readonly workers: number;
   /** The name of an instruction set. Default: the best that this machine has. */
   readonly body?: string | undefined;
+  /** What decides how many of the workers take part in a step. Default: the times of the steps. */
+  readonly active?: ActiveWorkers | undefined;
 }
 
 export class NativeHost implements KernelHost {
@@ -79,7 +82,7 @@ export class NativeHost implements KernelHost {
   readonly #copies: Uint8Array[] = [];
   readonly #keepAlive: Region[];
 
-  constructor({ workers, body }: NativeHostOptions) {
+  constructor({ workers, body, active }: NativeHostOptions) {
     this.#addon = loadAddon();
     const all = kernelBodies(this.#addon);
     const index =
@@ -99,7 +102,7 @@ export class NativeHost implements KernelHost {
     const control = this.#shared(controlBytes);
     const cursors = this.#shared(cursorBytes(workers));
     this.#keepAlive = [control, cursors];
-    this.#block = new ControlBlock(control, workers, index, cursors.address);
+    this.#block = new ControlBlock(control, workers, index, cursors.address, active);
     this.#threads = startWorkers(
       workers,
       { kind: "native", addon: addonPath(), control: control.view, address: control.address },

@@ -9,7 +9,7 @@
 
 /* Shared by JavaScript and all workers; the first words are also used by Atomics (see src/device/cpu/control-block.ts). */
 typedef struct {
-  i32 sequence; /* number of the step; a new one starts it */
+  i32 sequence; /* a new value starts a step: its number times PARTS, plus how many workers take part, the first ones */
   i32 finished; /* workers that are through with it */
   i32 workers, body;
   double commands, count;            /* address and number of the commands */
@@ -19,7 +19,10 @@ typedef struct {
   i32 arrived __attribute__((aligned(64)));
   i32 generation __attribute__((aligned(64)));
   i32 sleepers __attribute__((aligned(64)));
+  i32 naps; /* how often a worker waited so long for the others that it slept */
 } Control;
+
+enum { PARTS = 256 };
 
 /* Turns of waiting before a worker sleeps. WebAssembly has no pause instruction, so that its turns are short. */
 #if defined(__wasm__)
@@ -37,9 +40,9 @@ static inline void reset_cursors(Control* c, const Command* commands, i64 from, 
 static inline i32 is_quitting(const Control* c) { return __atomic_load_n(&c->quit, __ATOMIC_ACQUIRE); }
 
 /* All workers are through with commands from .. to when this returns, or the control block says quit. */
-static inline void meet(Control* c, const Command* commands, i64 from, i64 to) {
+static inline void meet(Control* c, i32 workers, const Command* commands, i64 from, i64 to) {
   const i32 generation = __atomic_load_n(&c->generation, __ATOMIC_ACQUIRE);
-  if (__atomic_add_fetch(&c->arrived, 1, __ATOMIC_ACQ_REL) == c->workers) {
+  if (__atomic_add_fetch(&c->arrived, 1, __ATOMIC_ACQ_REL) == workers) {
     reset_cursors(c, commands, from, to);
     __atomic_store_n(&c->arrived, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&c->generation, generation + 1, __ATOMIC_SEQ_CST);
@@ -50,35 +53,40 @@ static inline void meet(Control* c, const Command* commands, i64 from, i64 to) {
     if (__atomic_load_n(&c->generation, __ATOMIC_ACQUIRE) != generation) return;
     pause_core();
   }
+  __atomic_add_fetch(&c->naps, 1, __ATOMIC_RELAXED);
   __atomic_add_fetch(&c->sleepers, 1, __ATOMIC_SEQ_CST);
   while (__atomic_load_n(&c->generation, __ATOMIC_SEQ_CST) == generation && !is_quitting(c)) sleep_while(&c->generation, generation);
   __atomic_sub_fetch(&c->sleepers, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Runs the step as worker `index`; 1 if this worker was the last to finish. */
-static inline i32 run_step(Control* c, const Op* ops, u32 index) {
+/* Runs the step as one of the `workers` that take part; 1 if this worker was the last to finish. */
+static inline i32 run_step(Control* c, const Op* ops, u32 index, i32 workers) {
   const Command* commands = (const Command*)(uptr)c->commands;
-  Worker worker = {index, (u32)c->workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0};
+  Worker worker = {index, (u32)workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0};
   i64 begin = 0;
   for (i64 i = 0; i < (i64)c->count; i++) {
     if (commands[i].slot[1]) {
-      meet(c, commands, begin, i);
+      meet(c, workers, commands, begin, i);
       if (is_quitting(c)) return 0;
       begin = i;
     }
     worker.cursors = (Cursor*)(uptr)c->cursors + (i64)commands[i].slot[2] * c->workers;
     ops[(i64)commands[i].slot[0]](&commands[i], &worker);
   }
-  if (__atomic_add_fetch(&c->finished, 1, __ATOMIC_ACQ_REL) < c->workers) return 0;
+  if (__atomic_add_fetch(&c->finished, 1, __ATOMIC_ACQ_REL) < workers) return 0;
   reset_cursors(c, commands, begin, (i64)c->count);
   return 1;
 }
 
-/* Spins until a step other than `sequence` starts, then runs it. 0: none came; 1: done; 2: done, and as the last. */
-static inline i32 work(Control* c, const Op* ops, u32 index, i32 sequence, i32 spins) {
-  for (i64 i = 0; __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE) == sequence; i++) {
-    if (i >= (i64)spins * SPINS / 1000) return 0;
+/*
+ * Spins until a step other than `sequence` starts that this worker takes part in, then runs it. 0: none came; else the step's
+ * sequence word as a positive number, times 2, plus 1 if this worker was the last to finish.
+ */
+static inline double work(Control* c, const Op* ops, u32 index, i32 sequence, i32 spins) {
+  i32 now;
+  for (i64 i = 0; (now = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE)) == sequence || index >= (u32)now % PARTS; i++) {
+    if (i >= (i64)spins * SPINS / 1000 || now != sequence) return 0;
     pause_core();
   }
-  return is_quitting(c) ? 0 : 1 + run_step(c, ops, index);
+  return is_quitting(c) ? 0 : (double)(u32)now * 2 + run_step(c, ops, index, (i32)((u32)now % PARTS));
 }

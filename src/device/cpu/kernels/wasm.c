@@ -9,7 +9,7 @@ __attribute__((export_name("set_stack"))) void set_stack(void* end) {
   __asm__ volatile("local.get %0\nglobal.set __stack_pointer" ::"r"(end));
 }
 
-__attribute__((export_name("work"))) i32 work_step(u32 control, u32 worker, i32 sequence, i32 spins);
-i32 work_step(u32 control, u32 worker, i32 sequence, i32 spins) {
+__attribute__((export_name("work"))) double work_step(u32 control, u32 worker, i32 sequence, i32 spins);
+double work_step(u32 control, u32 worker, i32 sequence, i32 spins) {
   return work((Control*)(uptr)control, TABLE_OF(BODY), worker, sequence, spins);
 }
