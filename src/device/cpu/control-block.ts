@@ -1,10 +1,21 @@
 /** The memory through which workers are told what to run and say that they are through: struct Control of kernels/program.h. */
+import type { StepOutcome } from "../device.ts";
 import type { Region } from "./kernel-host.ts";
 
 export const controlBytes = 256;
 
 /** Places of the int32 words. */
-export const words = { sequence: 0, finished: 1, workers: 2, body: 3, done: 14, quit: 15 } as const;
+export const words = {
+  sequence: 0,
+  finished: 1,
+  workers: 2,
+  body: 3,
+  done: 14,
+  quit: 15,
+  generation: 32,
+  stopped: 33,
+  stop: 49,
+} as const;
 
 /** Turns of a loop that a worker waits for the next step before it sleeps: about 100 us. */
 const spins = 3000;
@@ -32,7 +43,7 @@ export interface Kernels {
 export class ControlBlock {
   readonly #words: Int32Array;
   readonly #numbers: Float64Array;
-  #last: Promise<void> = Promise.resolve();
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor({ view }: Region, workers: number, body: number, cursors: number) {
     this.#words = new Int32Array(view.buffer, view.byteOffset, controlBytes / 4);
@@ -42,16 +53,32 @@ export class ControlBlock {
     this.#numbers[4] = cursors;
   }
 
-  /** Runs a step when those that were asked for earlier are done; resolves when all workers are through with it. */
-  run(work: Work): Promise<void> {
-    const step = this.#last.then(() => this.#run(work));
+  /**
+   * Runs a step when those that were asked for earlier are done; resolves when all workers are through with it. An aborted
+   * `signal` makes that at the next barrier.
+   */
+  run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
+    const step = this.#last.then(() => this.#runUnlessAborted(work, signal));
     this.#last = step;
     return step;
   }
 
-  async #run({ commands, count, scratch, scratchBytes }: Work): Promise<void> {
+  async #runUnlessAborted(work: Work, signal: AbortSignal | undefined): Promise<StepOutcome> {
+    if (signal?.aborted) return "stopped";
+    const stop = () => Atomics.store(this.#words, words.stop, 1);
+    this.#words[words.stop] = 0;
+    signal?.addEventListener("abort", stop);
+    try {
+      return await this.#run(work);
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  async #run({ commands, count, scratch, scratchBytes }: Work): Promise<StepOutcome> {
     this.#numbers.set([commands, count, scratch, scratchBytes]);
     this.#words[words.finished] = 0;
+    this.#words[words.stopped] = 0;
     const before = Atomics.load(this.#words, words.done);
     Atomics.add(this.#words, words.sequence, 1);
     Atomics.notify(this.#words, words.sequence);
@@ -59,6 +86,7 @@ export class ControlBlock {
     while (Atomics.load(this.#words, words.done) === before) {
       await Atomics.waitAsync(this.#words, words.done, before).value;
     }
+    return this.#words[words.stopped] === 0 ? "done" : "stopped";
   }
 
   quit(): void {

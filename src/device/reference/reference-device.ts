@@ -8,7 +8,15 @@ import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
 import type { Elements } from "../../tensor/op.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
-import { type CompileOptions, type Device, type Program, requireWholeRows, type StepValues } from "../device.ts";
+import {
+  type CompileOptions,
+  type Device,
+  type Program,
+  requireWholeRows,
+  type StepOutcome,
+  type StepValues,
+} from "../device.ts";
+import { yieldToEventLoop } from "../event-loop.ts";
 
 export class ReferenceDevice implements Device {
   readonly name = "reference";
@@ -38,6 +46,9 @@ export class ReferenceDevice implements Device {
 }
 
 const bytesOfFloat = Float64Array.BYTES_PER_ELEMENT;
+
+/** What the caller's event loop waits at most, beside one op: all of it is computed on the caller's thread. */
+const mostMs = 8;
 
 class ReferenceProgram implements Program {
   readonly graph: Graph;
@@ -73,20 +84,29 @@ class ReferenceProgram implements Program {
     this.#step = undefined;
   }
 
-  run(step: StepValues): Promise<void> {
+  async run(step: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
     this.#checkSizes(step.sizes);
     const key = Object.values(step.sizes).join(",");
     const fresh = this.#calls?.key !== key;
     this.#takeInputs(step, fresh);
-    this.#step = step;
+    this.#step = undefined;
     if (fresh) this.#calls = { key, calls: this.graph.nodes.map((node) => this.#bind(node, step.sizes)) };
-    for (const call of this.#calls!.calls) call();
-    return Promise.resolve();
+    let since = performance.now();
+    for (const call of this.#calls!.calls) {
+      if (performance.now() - since > mostMs) {
+        await yieldToEventLoop();
+        since = performance.now();
+      }
+      if (signal?.aborted) return "stopped";
+      call();
+    }
+    this.#step = step;
+    return "done";
   }
 
   read(name: string): Elements {
     const tensor = found(this.#kept.get(name), "output", name);
-    if (this.#step === undefined) throw new DeviceError(`"${name}" is read before the first step`);
+    if (this.#step === undefined) throw new DeviceError(`"${name}" is read, but no step has ended whole`);
     return this.#view(tensor, resolveShape(tensor.shape, this.#step.sizes)).slice();
   }
 
