@@ -161,6 +161,30 @@ describe("a stopped step", () => {
     });
   }
 
+  test("that was to compute tokens again which the cache had lost does not lose them from the sequence", async () => {
+    using device = await named("native")!.create();
+    giveRandomWeights(smallConfig, device, 5);
+    const runner = new ModelRunner(smallConfig, device, { stepTokens: 64, context: 512 });
+    using whole = runner.createSequence();
+    const known = tokens(300, 1);
+    await runner.append({ sequence: whole, tokenIds: known.slice(0, 200), outputs: 0 });
+    const expected = await runner.step([{ sequence: whole, tokenIds: [7], outputs: 1 }]);
+    using sequence = runner.createSequence();
+    await runner.append({ sequence, tokenIds: known, outputs: 0 });
+    sequence.rewind(100); // further than the cache reaches back
+    assert.equal(sequence.cache.length, 0);
+    const batch = [{ sequence, tokenIds: [7], outputs: 1 }];
+    await isStopped(runner, batch, 0);
+    if (sequence.length === 201) sequence.rewind(1);
+    assert.deepEqual(sequence.tokenIds, known.slice(0, 200));
+    const controller = new AbortController();
+    const step = runner.step(batch, controller.signal);
+    controller.abort();
+    await assert.rejects(step, { name: "AbortError" });
+    assert.deepEqual(sequence.tokenIds, known.slice(0, 200));
+    assert.deepEqual(await runner.step(batch), expected);
+  });
+
   test("computes no op after the signal was aborted, whichever op it was aborted in: reference", async () => {
     const device = new ReferenceDevice();
     giveRandomWeights(smallConfig, device, 5);
