@@ -82,10 +82,8 @@ async function once(model: Model, prompt: number[], { generateTokens, batch }: B
       await runner.append({ sequence, tokenIds: prompt, outputs: 1 }, { signal });
     const decoding = performance.now();
     for (let i = 0; i < generateTokens; i++) {
-      signal.throwIfAborted();
-      await runner.step(
-        sequences.map((sequence, s) => ({ sequence, tokenIds: [token(model, i * 31 + s)], outputs: 1 })),
-      );
+      const next = sequences.map((sequence, s) => ({ sequence, tokenIds: [token(model, i * 31 + s)], outputs: 1 }));
+      await runner.step(next, signal);
     }
     const seconds = (performance.now() - decoding) / 1000;
     return { prefill: (prompt.length * 1000) / (prefilled - started), decode: (generateTokens * batch) / seconds };

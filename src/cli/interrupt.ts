@@ -1,6 +1,6 @@
 /**
- * Ctrl-C. A command runs with a signal that the first SIGINT (or SIGTERM) aborts; work stops between two steps of the model,
- * which take a fraction of a second. A second Ctrl-C ends the process at once.
+ * Ctrl-C. A command runs with a signal that the first SIGINT (or SIGTERM) aborts; work stops within a layer of the model's running
+ * step, or at the next read of a file. A second Ctrl-C ends the process at once.
  */
 import { exitStatus } from "./terminal.ts";
 

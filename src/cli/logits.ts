@@ -65,7 +65,6 @@ async function runBatch(
   const sequences = ids.map(() => runner.createSequence());
   const rows = ids.map((): Float32Array[] => []);
   for (let start = 0; ids.some((list) => list.length > start); start += chunk) {
-    signal.throwIfAborted();
     const batch = ids
       .map((list, s) => ({
         s,
@@ -78,7 +77,7 @@ async function runBatch(
         const isLast = start + part.tokenIds.length === part.total;
         return { ...part, outputs: last ? Number(isLast) : part.tokenIds.length };
       });
-    const results = await runner.step(batch);
+    const results = await runner.step(batch, signal);
     batch.forEach(({ s }, i) => {
       rows[s]!.push(...results[i]!);
     });

@@ -65,12 +65,19 @@ export interface StepValues {
   readonly inputs: Readonly<Record<string, Int32Array | Float32Array>>;
 }
 
+/** "stopped": it was ended early. */
+export type StepOutcome = "done" | "stopped";
+
 export interface Program {
   readonly graph: Graph;
   /** Makes room for larger steps. Caches keep their content. */
   reserve(limits: Sizes): void;
-  run(step: StepValues): Promise<void>;
-  /** An output or kept label of the last step, copied. */
+  /**
+   * Computes a step. When `signal` is aborted meanwhile, it ends after the op that is being computed: then nothing of it can be
+   * read, and the rows of caches that it was to write hold anything. All else is as before.
+   */
+  run(step: StepValues, signal?: AbortSignal): Promise<StepOutcome>;
+  /** An output or kept label of the last step, copied. Throws a DeviceError when that was stopped. */
   read(name: string): Float32Array | Float64Array | Int32Array;
   /** Makes room for this many rows in all caches of a layout (its name); existing rows keep their content. */
   resizeCaches(layout: string, rows: number): void;

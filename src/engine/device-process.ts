@@ -1,5 +1,5 @@
 /** The child process of a ProcessDevice: it holds the real device and does what it is asked, in the order of the requests. */
-import type { Device, Program, StepValues, StoredMatrix } from "../device/device.ts";
+import type { Device, Program, StepOutcome, StepValues, StoredMatrix } from "../device/device.ts";
 import { DeviceError, FreeholdError } from "../errors.ts";
 import { MemorySource } from "../format/byte-source.ts";
 import { type CacheTensor, Graph, type GraphNode, type Tensor } from "../tensor/graph.ts";
@@ -64,6 +64,16 @@ export type Request =
       readonly data: Float32Array | Float64Array;
     };
 
+/** What the parent sends: a request, or that the request with this number shall end early. */
+export type Message = { readonly id: number } & (Request | { readonly kind: "stop" });
+
+/** What a run gives: no outputs when it was stopped. */
+export interface StepResult {
+  readonly outcome: StepOutcome;
+  readonly outputs: Readonly<Record<string, Float32Array | Float64Array | Int32Array>>;
+  readonly memoryBytes: number;
+}
+
 export interface Response {
   readonly id: number;
   readonly value?: unknown;
@@ -74,7 +84,7 @@ let device: Device | undefined;
 const programs = new Map<number, { program: Program; kept: readonly string[] }>();
 const files = new Map<string, Promise<FileSource>>();
 
-async function answer(request: Request): Promise<unknown> {
+async function answer(request: Request, signal: AbortSignal): Promise<unknown> {
   switch (request.kind) {
     case "start": {
       device = await chooseDevice(request.options);
@@ -104,9 +114,10 @@ async function answer(request: Request): Promise<unknown> {
       return programOf(request.program).reserve(request.limits);
     case "run": {
       const { program, kept } = programs.get(request.program)!;
-      await program.run(request);
-      const outputs = Object.fromEntries(kept.map((name) => [name, program.read(name)]));
-      return { outputs, memoryBytes: program.memoryBytes };
+      const outcome = await program.run(request, signal);
+      const readable = outcome === "done" ? kept : [];
+      const outputs = Object.fromEntries(readable.map((name) => [name, program.read(name)]));
+      return { outcome, outputs, memoryBytes: program.memoryBytes } satisfies StepResult;
     }
     case "resizeCaches":
       return programOf(request.program).resizeCaches(request.layout, request.rows);
@@ -151,17 +162,26 @@ async function received(part: StoredPart) {
   return { source: await file, offset: part.offset, length: part.length };
 }
 
-/** Requests are answered one after another, in their order. */
+/** Requests are answered one after another, in their order; that one shall stop is heard at once. */
 let last: Promise<void> = Promise.resolve();
-process.on("message", ({ id, ...request }: Request & { readonly id: number }) => {
+const stops = new Map<number, AbortController>();
+process.on("message", (message: Message) => {
+  const { id } = message;
+  if (message.kind === "stop") {
+    stops.get(id)?.abort();
+    return;
+  }
+  const stop = new AbortController();
+  stops.set(id, stop);
   last = last.then(async () => {
-    const response = await answer(request as Request).then(
+    const response = await answer(message, stop.signal).then(
       (value): Response => ({ id, value }),
       (error): Response => {
         const { code, hint } = error instanceof FreeholdError ? error : { code: "internal", hint: undefined };
         return { id, error: { message: String(error?.message ?? error), code, hint } };
       },
     );
+    stops.delete(id);
     if (process.connected) process.send!(response);
   });
 });

@@ -17,7 +17,7 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stop?: readonly string[];
   /** Go on after an end-of-sequence token. */
   readonly ignoreEos?: boolean;
-  /** Ends the generation between two steps, by throwing the signal's reason. */
+  /** Ends the generation, within the time that one layer of a step takes, by throwing the signal's reason. */
   readonly signal?: AbortSignal;
   /** Hears how many tokens of the prompt are computed. */
   readonly onPrefill?: (done: number, total: number) => void;

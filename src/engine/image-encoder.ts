@@ -61,24 +61,26 @@ export class ImageEncoder {
     return { pixels, plan: plan!, key };
   }
 
-  /** The rows of a prepared image. One image is computed at a time; the others wait. */
-  imageRows({ pixels, plan, key }: PreparedImage): Promise<EncodedImage> {
-    const result = this.#last.then(async () => ({ rows: await this.#run(plan, pixels), tokens: plan.tokens, key }));
+  /** The rows of a prepared image. One image is computed at a time; the others wait. An aborted signal ends it within a layer. */
+  imageRows({ pixels, plan, key }: PreparedImage, { signal }: { signal?: AbortSignal } = {}): Promise<EncodedImage> {
+    const run = async () => ({ rows: await this.#run(plan, pixels, signal), tokens: plan.tokens, key });
+    const result = this.#last.then(run);
     this.#last = result.catch(() => {}); // the next one waits for this one, whatever became of it
     return result;
   }
 
   async encode(source: Uint8Array | string, options: { signal?: AbortSignal } = {}): Promise<EncodedImage> {
-    return this.imageRows(await this.prepare(source, options));
+    return this.imageRows(await this.prepare(source, options), options);
   }
 
-  async #run(plan: ImagePlan, pixels: Pixels): Promise<Float32Array> {
+  async #run(plan: ImagePlan, pixels: Pixels, signal: AbortSignal | undefined): Promise<Float32Array> {
+    signal?.throwIfAborted();
     const step = imageInputs(this.config, plan, pixels.data);
     this.#program ??= this.#device.compile(recordImageEncoder(this.config), { limits: noImage });
     const program = this.#program;
     program.reserve(step.sizes);
     try {
-      await program.run(step);
+      if ((await program.run(step, signal)) === "stopped") throw signal!.reason;
       return Float32Array.from(program.read("rows"));
     } finally {
       program.reserve(noImage); // the memory for a large image is hundreds of megabytes

@@ -4,6 +4,7 @@
  */
 
 import type { Device, Program } from "../device/device.ts";
+import { yieldToEventLoop } from "../device/event-loop.ts";
 import { DeviceError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { recordTransformer, type TransformerOptions } from "../model/transformer.ts";
@@ -11,7 +12,6 @@ import { cacheLayouts } from "../tensor/graph.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
 import type { EngramMemory, NgramPart } from "./engram/engram-memory.ts";
-import { yieldToEventLoop } from "./event-loop.ts";
 import { stepTokensAt } from "./step-tokens.ts";
 
 export interface RunnerOptions {
@@ -79,7 +79,8 @@ export class ModelRunner {
 
   /**
    * Appends tokens to a sequence in steps of `stepTokens`. Returns the logits of the last `outputs` tokens, one row of
-   * vocabSize each; `onStep` hears how many tokens are done, and an aborted `signal` ends the work between two steps.
+   * vocabSize each; `onStep` hears how many tokens are done. An aborted `signal` ends the work like a step; the steps before
+   * that one stay computed.
    */
   async append(
     { sequence, tokenIds, outputs }: Append,
@@ -88,12 +89,12 @@ export class ModelRunner {
     const stepTokens = Math.min(options.stepTokens ?? this.stepTokens, this.stepTokens);
     const rows: Float32Array[] = [];
     for (let start = 0, count: number; start < tokenIds.length; start += count) {
-      options.signal?.throwIfAborted();
       count = Math.min(stepTokens, stepTokensAt(sequence.length + stepTokens, this.tokensPerScore));
       const part = tokenIds.slice(start, start + count);
       const wanted = Math.min(part.length, Math.max(0, start + part.length - (tokenIds.length - outputs)));
       const upcoming = tokenIds.slice(start + count, start + 2 * count);
-      rows.push(...(await this.step([{ sequence, tokenIds: part, outputs: wanted, upcoming }])).flat());
+      const step = [{ sequence, tokenIds: part, outputs: wanted, upcoming }];
+      rows.push(...(await this.step(step, options.signal)).flat());
       options.onStep?.(start + part.length);
       await yieldToEventLoop();
     }
@@ -102,12 +103,21 @@ export class ModelRunner {
 
   /**
    * One step over several sequences: for each the logits of its last `outputs` tokens. Steps that are asked for at the same
-   * time run one after another.
+   * time run one after another. An aborted `signal` ends the step within the time of a layer, by throwing the signal's reason; all
+   * sequences are then as they were before it, as they are after a step that failed.
    */
-  async step(batch: readonly Append[]): Promise<Float32Array[][]> {
+  async step(batch: readonly Append[], signal?: AbortSignal): Promise<Float32Array[][]> {
     for (const { tokenIds } of batch) this.#checkTokens(tokenIds);
-    for (const { sequence } of batch) await sequence.recompute();
-    return this.betweenSteps(() => this.#run(batch));
+    for (const { sequence } of batch) await sequence.recompute(signal);
+    return this.betweenSteps(async () => {
+      signal?.throwIfAborted();
+      try {
+        return await this.#run(batch, signal);
+      } catch (error) {
+        for (const { sequence } of batch) sequence.cache.dropUnusedPages();
+        throw error;
+      }
+    });
   }
 
   /** Does what must not happen while a step is computed: all that moves or fills caches. */
@@ -123,7 +133,7 @@ export class ModelRunner {
     }
   }
 
-  async #run(batch: readonly Append[]): Promise<Float32Array[][]> {
+  async #run(batch: readonly Append[], signal: AbortSignal | undefined): Promise<Float32Array[][]> {
     const parts = batch.map(
       ({ sequence, tokenIds, outputs }): StepPart => ({ cache: sequence.cache, tokenIds, outputs }),
     );
@@ -132,7 +142,8 @@ export class ModelRunner {
     const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
     const ngrams = await this.engram?.inputs(ngramParts(batch));
     this.engram?.prefetch(upcomingNgrams(batch));
-    await this.program.run({ sizes, inputs: { ...inputs, ...ngrams } });
+    const outcome = await this.program.run({ sizes, inputs: { ...inputs, ...ngrams } }, signal);
+    if (outcome === "stopped") throw signal!.reason;
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
     const read = this.program.read("logits"); // a copy already
@@ -235,10 +246,16 @@ export class Sequence {
   }
 
   /** Computes tokens that the cache lost when the sequence was wound back far. */
-  async recompute(): Promise<void> {
+  async recompute(signal?: AbortSignal): Promise<void> {
     if (this.cache.length === this.length) return;
-    const missing = this.#tokenIds.splice(this.cache.length);
-    await this.#runner.append({ sequence: this, tokenIds: missing, outputs: 0 });
+    const all = this.#tokenIds;
+    this.#tokenIds = all.slice(0, this.cache.length);
+    try {
+      const tokenIds = all.slice(this.cache.length);
+      await this.#runner.append({ sequence: this, tokenIds, outputs: 0 }, signal ? { signal } : {});
+    } finally {
+      this.#tokenIds = all; // what was not computed is still part of the sequence
+    }
   }
 
   /** After a step: the tokens are part of the sequence. */

@@ -4,12 +4,20 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type { CompileOptions, Device, Program, StepValues, StoredBytes, StoredMatrix } from "../device/device.ts";
+import type {
+  CompileOptions,
+  Device,
+  Program,
+  StepOutcome,
+  StepValues,
+  StoredBytes,
+  StoredMatrix,
+} from "../device/device.ts";
 import { DeviceError } from "../errors.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { Sizes } from "../tensor/shape.ts";
 import type { DeviceOptions } from "./choose-device.ts";
-import type { Request, Response, StoredPart } from "./device-process.ts";
+import type { Message, Request, Response, StepResult, StoredPart } from "./device-process.ts";
 import { FileSource } from "./file-source.ts";
 
 type Numbers = Float32Array | Float64Array | Int32Array;
@@ -105,17 +113,20 @@ class ProcessProgram implements Program {
     this.#channel.tell({ kind: "reserve", program: this.#id, limits });
   }
 
-  async run({ sizes, inputs }: StepValues): Promise<void> {
-    const result = await this.#channel.ask({ kind: "run", program: this.#id, sizes, inputs });
-    const { outputs, memoryBytes } = result as { outputs: Record<string, Numbers>; memoryBytes: number };
+  async run({ sizes, inputs }: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
+    this.#outputs = {};
+    if (signal?.aborted) return "stopped";
+    const result = await this.#channel.ask({ kind: "run", program: this.#id, sizes, inputs }, signal);
+    const { outcome, outputs, memoryBytes } = result as StepResult;
     this.#outputs = outputs;
     this.#memoryBytes = memoryBytes;
+    return outcome;
   }
 
   read(name: string): Numbers {
     const output = this.#outputs[name];
     if (output !== undefined) return output;
-    throw new DeviceError(`The program has no output "${name}", or no step was run`);
+    throw new DeviceError(`The program has no output "${name}", or no step has ended whole`);
   }
 
   resizeCaches(layout: string, rows: number): void {
@@ -161,14 +172,21 @@ class Channel {
     return this.#child.pid;
   }
 
-  ask(request: Request): Promise<unknown> {
-    if (this.#gone !== undefined) return Promise.reject(this.#gone);
+  /** An aborted `signal` tells the child to end the request early; the answer says what came of that. */
+  async ask(request: Request, signal?: AbortSignal): Promise<unknown> {
+    if (this.#gone !== undefined) throw this.#gone;
     const id = this.#next++;
     const answer = Promise.withResolvers<unknown>();
     this.#waiting.set(id, answer);
     this.#keepAlive();
-    this.#child.send({ id, ...request });
-    return answer.promise;
+    this.#send({ id, ...request });
+    const stop = () => this.#send({ id, kind: "stop" });
+    signal?.addEventListener("abort", stop);
+    try {
+      return await answer.promise;
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
   }
 
   /** A request whose answer nobody waits for: a failure is reported by the next one that somebody waits for. */
@@ -176,6 +194,10 @@ class Channel {
     this.ask(request).catch((error) => {
       this.#gone ??= error;
     });
+  }
+
+  #send(message: Message): void {
+    this.#child.send(message);
   }
 
   close(): void {

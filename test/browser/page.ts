@@ -41,7 +41,7 @@ function startWebWorkers(start: WasmStart, onFailure: () => void) {
     const { module, memory, address, stacks } = start;
     worker.postMessage({ module, memory, address, stack: stacks[index], index });
   }
-  return { during: async (work: Promise<void>) => Promise.race([work, failed.promise]), whenEnded: () => {} };
+  return { during: async <T>(work: Promise<T>) => Promise.race([work, failed.promise]), whenEnded: () => {} };
 }
 
 async function createHost(): Promise<WasmHost> {

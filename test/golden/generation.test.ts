@@ -160,6 +160,22 @@ describe("a session", () => {
     assert.throws(() => session.rewind(session.tokenIds.length + 1), RequestError);
   });
 
+  test("aborted while it reads a prompt, goes on with what it has read and gives the same answer", async () => {
+    const prompt = Array.from({ length: 1500 }, (_, i) => 300 + ((i * 37) % 3000));
+    const options = { temperature: 0, maxTokens: 8, ignoreEos: true };
+    using session = model.createSession();
+    const controller = new AbortController();
+    const onPrefill = () => setImmediate(() => setImmediate(() => controller.abort())); // when the second step has begun
+    const answer = session.complete(prompt, { ...options, signal: controller.signal, onPrefill });
+    await assert.rejects(answer, { name: "AbortError" });
+    const { length } = session.tokenIds;
+    assert.ok(length === 512 || length === 1024, `${length} tokens are read`);
+    assert.deepEqual(session.tokenIds, prompt.slice(0, length));
+    const again = await session.complete(prompt, options);
+    assert.equal(again.cachedTokens, length);
+    assert.deepEqual(again.tokenIds, (await model.complete(prompt, options)).tokenIds);
+  });
+
   test("answers one prompt at a time", async () => {
     using session = model.createSession();
     const first = session.complete(ask("Hi"), { maxTokens: 3 });

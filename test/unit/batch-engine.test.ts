@@ -10,12 +10,14 @@ import type {
   TokenLogprob,
 } from "../../src/engine/batching/engine-port.ts";
 import { MemoryCache } from "../../src/engine/batching/memory-cache.ts";
+import { RunningStep } from "../../src/engine/batching/running-step.ts";
 import type { SequenceCachePort } from "../../src/engine/batching/sequence-cache-port.ts";
 import { replayTrace } from "../../src/engine/batching/trace.ts";
 import { sequenceBytes } from "../../src/engine/cache/sequence-bytes.ts";
 import { loadModel } from "../../src/engine/load-model.ts";
 import type { SamplingOptions } from "../../src/engine/sampling/sampling-options.ts";
 import { DeviceError } from "../../src/errors.ts";
+import { randomNumbers } from "../small-model.ts";
 import { ForkCache } from "./fork-cache.ts";
 
 const model = await loadModel(undefined, { device: "cpu" });
@@ -270,6 +272,85 @@ describe("the batch engine", () => {
     const next = requestOf("next", promptOf(30));
     assert.deepEqual((await ask(engine, next)).ids, await alone(next));
   });
+
+  test("a cancelled prompt ends the step that computes it, but not twice in a row at the cost of another answer", async () => {
+    const engine = engineOf({ drafting: "off" });
+    const { runner } = model;
+    const step = runner.step.bind(runner);
+    const prompts = new Map([1, 2, 3].map((i) => [promptOf(400, i)[0]!, `p${i}`]));
+    const outcomes: string[] = [];
+    runner.step = async (batch, signal) => {
+      const result = step(batch, signal);
+      // The prompts are cancelled as soon as their first step has begun, while others take part in it.
+      const cancelled = batch.map(({ tokenIds }) => prompts.get(tokenIds[0]!)).filter((id) => id !== undefined);
+      if (batch.length > cancelled.length) for (const id of cancelled) engine.cancel(id);
+      const outcome = await result.then(
+        () => "done",
+        () => "stopped",
+      );
+      if (cancelled.length > 0) outcomes.push(outcome);
+      return result;
+    };
+    try {
+      const answer = requestOf("answer", promptOf(60), { maxTokens: 50 });
+      let next = 1;
+      const answered = ask(engine, answer, ({ type }) => {
+        if (type === "tokens" && next <= 3) others.push(ask(engine, requestOf(`p${next}`, promptOf(400, next++))));
+      });
+      const others: Promise<Outcome>[] = [];
+      const { ids } = await answered;
+      for (const { finish } of await Promise.all(others)) assert.equal(finish, "cancelled");
+      runner.step = step;
+      assert.deepEqual(ids, await alone(answer));
+      assert.ok(outcomes.includes("stopped"), outcomes.join());
+      assert.equal(outcomes.join().includes("stopped,stopped"), false, outcomes.join());
+      assert.equal(usedPages(), 0);
+    } finally {
+      runner.step = step;
+    }
+  });
+
+  test("requests cancelled at 100 random times change no token of the others and leave no page", async (t) => {
+    const engine = engineOf();
+    const seed = Number(process.env.FREEHOLD_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+    t.diagnostic(`FREEHOLD_TEST_SEED=${seed}`);
+    const random = randomNumbers(seed);
+    const kept = Array.from({ length: 3 }, (_, i) =>
+      requestOf(`kept${i}`, promptOf(100 + 150 * i, i), { sampling: samplings[i]!, maxTokens: 200 }),
+    );
+    let isOver = false;
+    const answers = Promise.all(kept.map((request) => ask(engine, request))).finally(() => {
+      isOver = true;
+    });
+    for (let round = 0; round < 100; round++) {
+      const id = `cancelled${round}`;
+      const outcome = ask(engine, requestOf(id, promptOf(50 + Math.floor(900 * random()), 10 + round)));
+      await new Promise((resolve) => setTimeout(resolve, 60 * random()));
+      engine.cancel(id);
+      await outcome;
+      if (isOver) assert.equal(usedPages(), 0);
+    }
+    for (const [i, { ids }] of (await answers).entries()) assert.deepEqual(ids, await alone(kept[i]!));
+    assert.equal(usedPages(), 0);
+  });
+
+  const cancels: { because: string; lost: number[]; wanted: number[]; isRepeat: boolean; stops: boolean }[] = [
+    { because: "nobody else takes part", lost: [1], wanted: [], isRepeat: false, stops: true },
+    { because: "nobody else takes part, again", lost: [1, 512], wanted: [], isRepeat: true, stops: true },
+    { because: "most of it is lost", lost: [256], wanted: [1, 128], isRepeat: false, stops: true },
+    { because: "most of it is lost, again", lost: [256], wanted: [1, 128], isRepeat: true, stops: false },
+    { because: "half of it is lost", lost: [1], wanted: [1], isRepeat: false, stops: false },
+    { because: "little of it is lost", lost: [1], wanted: [128, 1], isRepeat: false, stops: false },
+    { because: "nothing of it is lost", lost: [], wanted: [1], isRepeat: false, stops: false },
+  ];
+  for (const { because, lost, wanted, isRepeat, stops } of cancels)
+    test(`a step is ${stops ? "stopped" : "not stopped"} when ${because}`, () => {
+      const shares = (counts: number[], isCancelled: boolean) =>
+        counts.map((count) => ({ answer: { isCancelled }, append: { tokenIds: promptOf(count) } }));
+      const step = new RunningStep([...shares(wanted, false), ...shares(lost, true)], isRepeat);
+      step.stopIfWorthIt();
+      assert.equal(step.signal.aborted, stops);
+    });
 
   test("64 chats at the same time are 64 chats", async () => {
     const engine = engineOf();

@@ -1,11 +1,23 @@
 /** The memory through which workers are told what to run and say that they are through: struct Control of kernels/program.h. */
+import type { StepOutcome } from "../device.ts";
 import { ActiveWorkers } from "./active-workers.ts";
 import type { Region } from "./kernel-host.ts";
 
 export const controlBytes = 256;
 
 /** Places of the int32 words. */
-export const words = { sequence: 0, finished: 1, workers: 2, body: 3, done: 14, quit: 15, naps: 49 } as const;
+export const words = {
+  sequence: 0,
+  finished: 1,
+  workers: 2,
+  body: 3,
+  done: 14,
+  quit: 15,
+  generation: 32,
+  stopped: 33,
+  naps: 49,
+  stop: 50,
+} as const;
 
 /** The word `sequence` is the number of the step times this, plus how many workers take part in it: the first ones. */
 const parts = 256;
@@ -42,7 +54,7 @@ export class ControlBlock {
   readonly #numbers: Float64Array;
   readonly #active: ActiveWorkers;
   #number = 0;
-  #last: Promise<void> = Promise.resolve();
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor({ view }: Region, workers: number, body: number, cursors: number, active = new ActiveWorkers(workers)) {
     this.#active = active;
@@ -53,16 +65,32 @@ export class ControlBlock {
     this.#numbers[4] = cursors;
   }
 
-  /** Runs a step when those that were asked for earlier are done; resolves when all workers are through with it. */
-  run(work: Work): Promise<void> {
-    const step = this.#last.then(() => this.#run(work));
+  /**
+   * Runs a step when those that were asked for earlier are done; resolves when all workers are through with it. An aborted
+   * `signal` makes that at the next barrier.
+   */
+  run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
+    const step = this.#last.then(() => this.#runUnlessAborted(work, signal));
     this.#last = step;
     return step;
   }
 
-  async #run({ commands, count, scratch, scratchBytes, tokens }: Work): Promise<void> {
+  async #runUnlessAborted(work: Work, signal: AbortSignal | undefined): Promise<StepOutcome> {
+    if (signal?.aborted) return "stopped";
+    const stop = () => Atomics.store(this.#words, words.stop, 1);
+    this.#words[words.stop] = 0;
+    signal?.addEventListener("abort", stop);
+    try {
+      return await this.#run(work);
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  async #run({ commands, count, scratch, scratchBytes, tokens }: Work): Promise<StepOutcome> {
     this.#numbers.set([commands, count, scratch, scratchBytes]);
     this.#words[words.finished] = 0;
+    this.#words[words.stopped] = 0;
     const before = Atomics.load(this.#words, words.done);
     const naps = Atomics.load(this.#words, words.naps);
     const active = this.#active.choose(tokens);
@@ -74,7 +102,9 @@ export class ControlBlock {
     while (Atomics.load(this.#words, words.done) === before) {
       await Atomics.waitAsync(this.#words, words.done, before).value;
     }
+    if (this.#words[words.stopped] === 1) return "stopped";
     this.#active.tell(performance.now() - started, Atomics.load(this.#words, words.naps) - naps);
+    return "done";
   }
 
   quit(): void {

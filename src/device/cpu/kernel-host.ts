@@ -2,7 +2,7 @@
  * What the kernels need from the place they run in: memory that they can address, the bytes of weight files, and workers that
  * walk through a program. One host loads the native addon, one the WebAssembly module (in Node and in browsers).
  */
-import type { StoredBytes } from "../device.ts";
+import type { StepOutcome, StoredBytes } from "../device.ts";
 import type { Work } from "./control-block.ts";
 
 export interface KernelHost {
@@ -17,8 +17,8 @@ export interface KernelHost {
   place(bytes: StoredBytes): Promise<number>;
   /** Bytes that `place` holds as copies, not as mappings of a file. */
   readonly copiedBytes: number;
-  /** Lets all workers run the commands of a step; resolves when the last one is through. */
-  run(work: Work): Promise<void>;
+  /** Lets all workers run the commands of a step; resolves when the last one is through. `signal` ends it at the next barrier. */
+  run(work: Work, signal?: AbortSignal): Promise<StepOutcome>;
   [Symbol.dispose](): void;
 }
 
@@ -42,6 +42,6 @@ export function int32View({ view }: Region, elementOffset: number, length: numbe
 /** The workers of a host: threads of Node, or Web Workers. */
 export interface KernelWorkers {
   /** Waits for work that the workers do; the process stays alive meanwhile, and a worker that dies makes it fail. */
-  during(work: Promise<void>): Promise<void>;
+  during<T>(work: Promise<T>): Promise<T>;
   whenEnded(then: () => void): void;
 }

@@ -8,7 +8,7 @@ import type { CacheTensor, Graph, Tensor } from "../../tensor/graph.ts";
 import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
-import { type CompileOptions, type Program, requireWholeRows, type StepValues } from "../device.ts";
+import { type CompileOptions, type Program, requireWholeRows, type StepOutcome, type StepValues } from "../device.ts";
 import { CommandWriter, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
@@ -65,23 +65,26 @@ export class KernelProgram implements Program {
     this.#makeRoom();
   }
 
-  async run(step: StepValues): Promise<void> {
+  async run(step: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
     for (const [name, limit] of Object.entries(this.#limits)) {
       if (step.sizes[name]! <= limit) continue;
       throw new DeviceError(`The step has ${step.sizes[name]} ${name}, the program has room for ${limit}`);
     }
     this.#takeInputs(step);
-    this.#sizes = step.sizes;
+    this.#sizes = undefined;
     const list = this.#commands(step.sizes);
     const { scratch, scratchBytes: each } = this.#work;
     const { region, count } = list;
     const tokens = step.sizes.tokens ?? Number.POSITIVE_INFINITY; // images have patches instead, and many of them
-    await this.#host.run({ commands: region.address, count, scratch: scratch.address, scratchBytes: each, tokens });
+    const work = { commands: region.address, count, scratch: scratch.address, scratchBytes: each, tokens };
+    const outcome = await this.#host.run(work, signal);
+    if (outcome === "done") this.#sizes = step.sizes;
+    return outcome;
   }
 
   read(name: string): Float32Array | Int32Array {
     const tensor = found(this.#kept.get(name), "output", name);
-    if (this.#sizes === undefined) throw new DeviceError(`"${name}" is read before the first step`);
+    if (this.#sizes === undefined) throw new DeviceError(`"${name}" is read, but no step has ended whole`);
     const { storage } = tensor;
     const length = countElements(resolveShape(tensor.shape, this.#sizes));
     const [region, offset] =

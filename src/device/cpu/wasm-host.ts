@@ -1,5 +1,5 @@
 /** The host of the WebAssembly kernels: one shared memory of up to 4 GiB, workers with an instance each, in Node and in browsers. */
-import type { StoredBytes } from "../device.ts";
+import type { StepOutcome, StoredBytes } from "../device.ts";
 import { ControlBlock, controlBytes, cursorBytes, type Work } from "./control-block.ts";
 import type { KernelHost, KernelWorkers, Region } from "./kernel-host.ts";
 import { WasmMemory } from "./wasm-memory.ts";
@@ -71,8 +71,8 @@ export class WasmHost implements KernelHost {
     return this.#copiedBytes;
   }
 
-  async run(work: Work): Promise<void> {
-    await this.#threads.during(this.#block.run(work));
+  run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
+    return this.#threads.during(this.#block.run(work, signal));
   }
 
   [Symbol.dispose](): void {

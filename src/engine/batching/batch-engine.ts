@@ -3,10 +3,10 @@
  * samples its own tokens. What a request gets depends on nothing but itself: not on the batch, on preemption, on drafts, nor on
  * which part of it was cached. All of it runs in this process; device threads compute meanwhile.
  */
+import { yieldToEventLoop } from "../../device/event-loop.ts";
 import { DeviceError, FreeholdError, RequestError } from "../../errors.ts";
 import { modelParameters } from "../../model/parameters.ts";
 import { sequenceBytes } from "../cache/sequence-bytes.ts";
-import { yieldToEventLoop } from "../event-loop.ts";
 import { parameterCounts } from "../memory-need.ts";
 import type { Model } from "../model.ts";
 import type { Append } from "../model-runner.ts";
@@ -23,6 +23,7 @@ import type {
 } from "./engine-port.ts";
 import { Pacer } from "./pacer.ts";
 import { prefixBlocks } from "./prefix-blocks.ts";
+import { RunningStep } from "./running-step.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type PlannedPart, type SchedulerOptions, type StepPlan, schedulerDefaults } from "./scheduler-types.ts";
 import type { SequenceCachePort } from "./sequence-cache-port.ts";
@@ -77,6 +78,9 @@ export class BatchEngine implements EnginePort {
   /** The loop, while there is something to do. */
   #loop: Promise<void> | undefined;
   #isStepping = false;
+  #running: RunningStep | undefined;
+  /** Others lost their part of the last step to a cancel: the next one is theirs. */
+  #owesStep = false;
   #wake = Promise.withResolvers<void>();
 
   constructor(model: Model, cache: SequenceCachePort, options: BatchEngineOptions = {}) {
@@ -111,6 +115,7 @@ export class BatchEngine implements EnginePort {
     if (answer === undefined || answer.isCancelled) return;
     answer.isCancelled = true;
     answer.keptTokens = keptTokens;
+    this.#running?.stopIfWorthIt();
     this.#goOn();
   }
 
@@ -255,14 +260,23 @@ export class BatchEngine implements EnginePort {
     const work = parts.map((part) => this.#workOf(part)).filter((item) => !item.answer.isCancelled);
     if (work.length === 0) return;
     this.#isStepping = true;
-    const results = await this.#compute(work);
+    this.#running = new RunningStep(work, this.#owesStep);
+    const results = await this.#compute(work, this.#running.signal);
+    this.#running = undefined;
     const milliseconds = performance.now() - started;
+    this.#stepSeconds += milliseconds / 1000;
+    this.#owesStep = results === "stopped" && work.some(({ answer }) => !answer.isCancelled);
+    if (results !== "stopped") await this.#takeAll(work, results, milliseconds);
+    this.#isStepping = false;
+    this.#heartbeatMs = wallClock();
+    this.#endFinished();
+    await yieldToEventLoop();
+  }
+
+  async #takeAll(work: readonly Work[], results: readonly Result[], milliseconds: number): Promise<void> {
+    this.#steps++;
     this.#pacer.restart();
     for (const [i, item] of work.entries()) await this.#take(item, results[i]!);
-    this.#isStepping = false;
-    this.#steps++;
-    this.#stepSeconds += milliseconds / 1000;
-    this.#heartbeatMs = wallClock();
     for (const { answer } of work) this.#tellNews(answer);
     const progress = work
       .filter(({ answer }) => answer.sequence !== undefined && !answer.isCancelled)
@@ -270,8 +284,6 @@ export class BatchEngine implements EnginePort {
         return { id, computed: sequence!.length, length: tokenIds.length, draft: draft.length };
       });
     this.#scheduler.handle({ type: "step", milliseconds, progress });
-    this.#endFinished();
-    await yieldToEventLoop();
   }
 
   #tellNews(answer: Answer): void {
@@ -289,16 +301,27 @@ export class BatchEngine implements EnginePort {
   }
 
   /** One step for all. If it fails, each request by itself: the one that makes steps fail fails alone. */
-  async #compute(work: readonly Work[]): Promise<Result[]> {
+  async #compute(work: readonly Work[], signal: AbortSignal): Promise<Result[] | "stopped"> {
     try {
-      const rows = await this.#model.runner.step(work.map(({ append }) => append));
+      const appends = work.map(({ append }) => append);
+      const rows = await this.#model.runner.step(appends, signal);
       return rows.map((ofOne) => ({ rows: ofOne }));
     } catch (error) {
+      if (signal.aborted && error === signal.reason) return "stopped";
       if (isFatal(error) || work.length === 1) return work.map(() => ({ error }));
     }
     const results: Result[] = [];
-    for (const item of work) results.push(...(await this.#compute([item])));
+    for (const { append } of work) results.push(await this.#computeAlone(append));
     return results;
+  }
+
+  async #computeAlone(append: Append): Promise<Result> {
+    try {
+      const [rows] = await this.#model.runner.step([append]);
+      return { rows: rows! };
+    } catch (error) {
+      return { error };
+    }
   }
 
   async #take({ answer, draft, remember }: Work, result: Result): Promise<void> {

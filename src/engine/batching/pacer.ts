@@ -1,5 +1,5 @@
 /** Keeps long work on the event loop's thread from holding up timers, sockets and signals. */
-import { yieldToEventLoop } from "../event-loop.ts";
+import { yieldToEventLoop } from "../../device/event-loop.ts";
 
 /** What others wait at most, beside one piece of the work. */
 const mostMs = 8;

@@ -153,8 +153,15 @@ export class SequenceCache {
         hint: `Wind back by at most ${this.#cache.maxRewind} tokens, or compute the sequence again`,
       });
     }
+    this.#length = length;
+    this.dropUnusedPages();
+    if (length === 0) this.#restoredLength = 0;
+  }
+
+  /** Gives back the pages behind the last token: what `prepare` made for a step that did not come to its end. */
+  dropUnusedPages(): void {
     for (const { name, layout, pageRows, pool } of this.#cache.layouts) {
-      const rows = Math.floor(length / layout.tokensPerRow);
+      const rows = Math.floor(this.#length / layout.tokensPerRow);
       const pages = this.pagesOf(name);
       for (const [index, page] of pages) {
         if (index * pageRows < rows) continue;
@@ -162,8 +169,6 @@ export class SequenceCache {
         pages.delete(index);
       }
     }
-    this.#length = length;
-    if (length === 0) this.#restoredLength = 0;
   }
 
   /** An empty sequence whose rows were put back from a store: it holds `length` tokens and cannot be wound back before them. */

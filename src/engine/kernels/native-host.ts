@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import type { ActiveWorkers } from "../../device/cpu/active-workers.ts";
 import { ControlBlock, controlBytes, cursorBytes, type Kernels, type Work } from "../../device/cpu/control-block.ts";
 import type { KernelHost, KernelWorkers, Region } from "../../device/cpu/kernel-host.ts";
-import type { StoredBytes } from "../../device/device.ts";
+import type { StepOutcome, StoredBytes } from "../../device/device.ts";
 import { DeviceError } from "../../errors.ts";
 import { FileSource } from "../file-source.ts";
 import { startWorkers } from "./worker-threads.ts";
@@ -136,8 +136,8 @@ export class NativeHost implements KernelHost {
     return this.#copies.reduce((total, { byteLength }) => total + byteLength, 0);
   }
 
-  async run(work: Work): Promise<void> {
-    await this.#threads.during(this.#block.run(work));
+  run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
+    return this.#threads.during(this.#block.run(work, signal));
   }
 
   [Symbol.dispose](): void {

@@ -32,7 +32,7 @@ export function startWorkers(count: number, start: WorkerStart, onFailure: () =>
     async during(work) {
       workers[0]!.ref();
       try {
-        await Promise.race([work, failed.promise]);
+        return await Promise.race([work, failed.promise]);
       } finally {
         workers[0]!.unref();
       }

@@ -18,8 +18,10 @@ typedef struct {
   i32 done, quit;                    /* done is JavaScript's; quit: a worker is gone, or all shall go */
   i32 arrived __attribute__((aligned(64)));
   i32 generation __attribute__((aligned(64)));
+  i32 stopped; /* whether the step ended early: set by the last to arrive, so that all workers read the same */
   i32 sleepers __attribute__((aligned(64)));
   i32 naps; /* how often a worker waited so long for the others that it slept */
+  i32 stop; /* JavaScript's, at any time: the step shall end at the next barrier */
 } Control;
 
 enum { PARTS = 256 };
@@ -39,12 +41,13 @@ static inline void reset_cursors(Control* c, const Command* commands, i64 from, 
 
 static inline i32 is_quitting(const Control* c) { return __atomic_load_n(&c->quit, __ATOMIC_ACQUIRE); }
 
-/* All workers are through with commands from .. to when this returns, or the control block says quit. */
+/* All workers are through with commands from .. to when this returns, or the control block says quit. They all find the same `stopped`. */
 static inline void meet(Control* c, i32 workers, const Command* commands, i64 from, i64 to) {
   const i32 generation = __atomic_load_n(&c->generation, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(&c->arrived, 1, __ATOMIC_ACQ_REL) == workers) {
     reset_cursors(c, commands, from, to);
     __atomic_store_n(&c->arrived, 0, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&c->stop, __ATOMIC_RELAXED)) c->stopped = 1;
     __atomic_store_n(&c->generation, generation + 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&c->sleepers, __ATOMIC_SEQ_CST)) wake_all(&c->generation);
     return;
@@ -59,22 +62,26 @@ static inline void meet(Control* c, i32 workers, const Command* commands, i64 fr
   __atomic_sub_fetch(&c->sleepers, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Runs the step as one of the `workers` that take part; 1 if this worker was the last to finish. */
+/* Runs the step as one of the `workers` that take part, to its end or to where it was stopped; 1 if this worker was the last to finish. */
 static inline i32 run_step(Control* c, const Op* ops, u32 index, i32 workers) {
   const Command* commands = (const Command*)(uptr)c->commands;
   Worker worker = {index, (u32)workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0};
-  i64 begin = 0;
-  for (i64 i = 0; i < (i64)c->count; i++) {
+  i64 begin = 0, end = (i64)c->count;
+  for (i64 i = 0; i < end; i++) {
     if (commands[i].slot[1]) {
       meet(c, workers, commands, begin, i);
       if (is_quitting(c)) return 0;
       begin = i;
+      if (c->stopped) {
+        end = i;
+        break;
+      }
     }
     worker.cursors = (Cursor*)(uptr)c->cursors + (i64)commands[i].slot[2] * c->workers;
     ops[(i64)commands[i].slot[0]](&commands[i], &worker);
   }
   if (__atomic_add_fetch(&c->finished, 1, __ATOMIC_ACQ_REL) < workers) return 0;
-  reset_cursors(c, commands, begin, (i64)c->count);
+  reset_cursors(c, commands, begin, end);
   return 1;
 }
 

@@ -1,4 +1,4 @@
-/** Lets timers, signals and input be handled before work goes on: the CPU device computes on the caller's thread. */
+/** Lets timers, signals and input be handled before work on the caller's thread goes on. */
 export function yieldToEventLoop(): Promise<void> {
   return new Promise((resolve) => {
     if (typeof setImmediate === "function") setImmediate(resolve);
