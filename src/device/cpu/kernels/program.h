@@ -4,7 +4,7 @@
  * a worker back that another process has pushed off its core.
  */
 #pragma once
-#include "command.h"
+#include "product.h"
 #include "system.h"
 
 /* Shared by JavaScript and all workers; the first words are also used by Atomics (see src/device/cpu/control-block.ts). */
@@ -56,9 +56,9 @@ static inline void meet(Control* c, const Command* commands, i64 from, i64 to) {
 }
 
 /* Runs the step as worker `index`; 1 if this worker was the last to finish. */
-static inline i32 run_step(Control* c, const Op* ops, u32 index) {
+static inline i32 run_step(Control* c, const Body* body, u32 index) {
   const Command* commands = (const Command*)(uptr)c->commands;
-  Worker worker = {index, (u32)c->workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0};
+  Worker worker = {index, (u32)c->workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0, body};
   i64 begin = 0;
   for (i64 i = 0; i < (i64)c->count; i++) {
     if (commands[i].slot[1]) {
@@ -67,7 +67,7 @@ static inline i32 run_step(Control* c, const Op* ops, u32 index) {
       begin = i;
     }
     worker.cursors = (Cursor*)(uptr)c->cursors + (i64)commands[i].slot[2] * c->workers;
-    ops[(i64)commands[i].slot[0]](&commands[i], &worker);
+    body->ops[(i64)commands[i].slot[0]](&commands[i], &worker);
   }
   if (__atomic_add_fetch(&c->finished, 1, __ATOMIC_ACQ_REL) < c->workers) return 0;
   reset_cursors(c, commands, begin, (i64)c->count);
@@ -75,10 +75,10 @@ static inline i32 run_step(Control* c, const Op* ops, u32 index) {
 }
 
 /* Spins until a step other than `sequence` starts, then runs it. 0: none came; 1: done; 2: done, and as the last. */
-static inline i32 work(Control* c, const Op* ops, u32 index, i32 sequence, i32 spins) {
+static inline i32 work(Control* c, const Body* body, u32 index, i32 sequence, i32 spins) {
   for (i64 i = 0; __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE) == sequence; i++) {
     if (i >= (i64)spins * SPINS / 1000) return 0;
     pause_core();
   }
-  return is_quitting(c) ? 0 : 1 + run_step(c, ops, index);
+  return is_quitting(c) ? 0 : 1 + run_step(c, body, index);
 }
