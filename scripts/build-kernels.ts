@@ -41,6 +41,9 @@ const avx512 = [
   "-mprefer-vector-width=512",
 ];
 
+/** Bodies that are int8 products alone (int8-body.c): everything else is that of the body before them. */
+const int8Bodies: readonly string[] = ["avxvnni", "amx", "dotprod"];
+
 /** The flags of each instruction set. */
 const bodies: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
   x64: {
@@ -68,12 +71,15 @@ function buildAddon(platform: string, folder: string): void {
   if (system === "win32") flags.push("-mno-stack-arg-probe");
   const objects = Object.entries(bodies[processor]!).map(([body, ofBody]) => {
     const object = join(folder, `${body}.o`);
-    run("clang", [...flags, ...ofBody, `-DBODY=${body}`, "-c", "body.c", "-o", object]);
+    const source = int8Bodies.includes(body) ? "int8-body.c" : "body.c";
+    run("clang", [...flags, ...ofBody, `-DBODY=${body}`, "-c", source, "-o", object]);
     return object;
   });
-  const addon = join(folder, "addon.o");
-  run("clang", [...flags, "-c", "addon.c", "-o", addon]);
-  objects.push(addon);
+  for (const source of ["shared-ops", "addon"]) {
+    const object = join(folder, `${source}.o`);
+    run("clang", [...flags, "-c", `${source}.c`, "-o", object]);
+    objects.push(object);
+  }
   const out = join(prebuilt, `freehold-${platform}.node`);
   if (system === "linux") {
     run("ld.lld", [

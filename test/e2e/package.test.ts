@@ -15,6 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
 
 const root = join(import.meta.dirname, "../..");
 const project = mkdtempSync(join(tmpdir(), "freehold-package-"));
@@ -106,6 +107,18 @@ describe("the package", () => {
       assert.ok(existsSync(join(installed, file)), file);
     }
     assert.ok(!existsSync(join(installed, "src")));
+  });
+  test("carries the kernels of all platforms in 1.4 MB, 0.7 MB of them in the tarball", () => {
+    const folder = join(installed, "dist/device/cpu/prebuilt");
+    const names = readdirSync(folder);
+    assert.deepEqual(names.sort(), [
+      ...["darwin-arm64", "darwin-x64", "linux-arm64", "linux-x64"].map((name) => `freehold-${name}.node`),
+      ...["relaxed", "simd128"].map((name) => `freehold-wasm-${name}.wasm`),
+      ...["win32-arm64", "win32-x64"].map((name) => `freehold-${name}.node`),
+    ]);
+    const packedBytes = names.reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name))).length, 0);
+    assert.ok(bytesOf(folder) < 1.4e6, `${bytesOf(folder)} bytes`);
+    assert.ok(packedBytes < 0.7e6, `${packedBytes} bytes`);
   });
   test("is under 60 MB with its production dependencies", () => {
     const bytes = bytesOf(join(project, "node_modules"));

@@ -64,7 +64,7 @@ FUNCTION(js_huge_pages, (ask_for_huge_pages((void*)(uptr)a[0], (u64)a[1]), 0))
 /* available(body) */
 FUNCTION(js_available, a[0] >= 0 && a[0] < BODIES && is_available((i32)a[0]))
 /* work(control, worker, sequence, spins) */
-FUNCTION(js_work, work((Control*)(uptr)a[0], bodies[((Control*)(uptr)a[0])->body], (u32)a[1], (i32)a[2], (i32)a[3]))
+FUNCTION(js_work, work((Control*)(uptr)a[0], &bodies[((Control*)(uptr)a[0])->body], (u32)a[1], (i32)a[2], (i32)a[3]))
 
 EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {

@@ -1,5 +1,5 @@
 /*
- * Sparse attention, the lightning indexer's scores and the compressor. Rows of paged caches are found through page tables; 16 of
+ * Attention, the lightning indexer's scores and the compressor. Rows of paged caches are found through page tables; 16 of
  * them make a tile, as the rows of a weight do, so that the products with all heads are those of product.h.
  */
 #pragma once
@@ -23,21 +23,25 @@ static inline const float* cache_row(const Cache* cache, i64 sequence, i64 row) 
   return cache->pool + in_pool * cache->width;
 }
 
-static inline vf load_n(const float* at, i64 n) {
-  if (n >= LANES) return load_vf(at);
+/* The ends of rows whose width is no multiple of LANES: rare, and therefore apart from the loops. */
+static __attribute__((noinline, cold)) vf load_part(const float* at, i64 n) {
   float lane[LANES] = {0};
   for (i64 i = 0; i < n; i++) lane[i] = at[i];
   return load_vf(lane);
 }
-
-static inline void store_n(float* at, vf x, i64 n) {
-  if (n >= LANES) {
-    store_vf(at, x);
-    return;
-  }
+static __attribute__((noinline, cold)) void store_part(float* at, vf x, i64 n) {
   float lane[LANES];
   store_vf(lane, x);
   for (i64 i = 0; i < n; i++) at[i] = lane[i];
+}
+
+static inline vf load_n(const float* at, i64 n) {
+  return n >= LANES ? load_vf(at) : load_part(at, n);
+}
+
+static inline void store_n(float* at, vf x, i64 n) {
+  if (n >= LANES) store_vf(at, x);
+  else store_part(at, x, n);
 }
 
 enum { KEY_BLOCK = 128, HEADS_TOGETHER = 4 };
@@ -83,9 +87,65 @@ UNROLL
   }
 }
 
+/* The greatest of `count` numbers and `least`. */
+static inline float greatest_of(const float* x, i64 count, float least) {
+  vf most = vf_of(least);
+  i64 i = 0;
+  for (; i + LANES <= count; i += LANES) most = max_vf(load_vf(x + i), most);
+  float lane[LANES];
+  store_vf(lane, most);
+  for (int k = 0; k < LANES; k++) least = lane[k] > least ? lane[k] : least;
+  for (; i < count; i++) least = x[i] > least ? x[i] : least;
+  return least;
+}
+
 /*
- * One token and some of its heads at a time, the keys in blocks of 128: a running maximum starts at the sink, and what was summed
- * is scaled down when a greater logit comes (Dao et al. 2022, arXiv 2205.14135). Scratch does not grow with the context.
+ * Softmax over keys that come in blocks, for n queries: what was summed is scaled down when a greater logit comes
+ * (Dao et al. 2022, arXiv 2205.14135), so that scratch does not grow with the context.
+ */
+typedef struct {
+  float *logits;         /* [n][KEY_BLOCK] */
+  float *largest;        /* [n], of the logits so far; where it starts is the caller's choice */
+  float *total, *factor; /* [n]: the sum of all exp(logit - largest), and what the last block scaled it by */
+  float *sums;           /* [n][width] weighted rows */
+} Softmax;
+
+/* `scratch` divided for n queries; the sums lie behind everything else. */
+static inline Softmax softmax_in(float (*acc)[TILE], i64 n) {
+  float *logits = (float*)(acc + n), *largest = logits + n * KEY_BLOCK;
+  return (Softmax){logits, largest, largest + n, largest + 2 * n, largest + 3 * n};
+}
+
+/* Adds at most KEY_BLOCK keys: rows[i] is the value of key i, the key itself lies `before` floats in front of it. */
+static void add_keys(const Softmax* s, i64 n, const float* const* rows, i64 before, i64 count, i64 width, const Activations* queries,
+                     TileScratch* scratch) {
+  float(*acc)[TILE] = scratch->acc;
+  const vf scale = vf_of((float)(1.0 / __builtin_sqrt((double)width)));
+  for (i64 first = 0; first < count; first += TILE) {
+    const u8* tile[TILE];
+    for (i64 r = 0; r < TILE; r++) tile[r] = (const u8*)(rows[min_i64(first + r, count - 1)] - before);
+    product_of_cache_rows(tile, width, queries, n, acc, &scratch->panel);
+    for (i64 q = 0; q < n; q++) FOR_VECTORS store_vf(s->logits + q * KEY_BLOCK + first + v, load_vf(&acc[q][v]) * scale);
+  }
+  for (i64 q = 0; q < n; q++) {
+    float* row = s->logits + q * KEY_BLOCK;
+    const float most = greatest_of(row, count, s->largest[q]);
+    s->factor[q] = exp_vf(vf_of(s->largest[q] - most))[0]; /* 0 at the first block of a softmax that starts at -Infinity */
+    s->largest[q] = most;
+    vf sum = vf_of(0);
+    for (i64 i = 0; i < count; i += LANES) {
+      vf weight = exp_vf(load_vf(row + i) - vf_of(most));
+      for (i64 lane = count - i; lane < LANES; lane++) weight[lane] = 0;
+      store_vf(row + i, weight);
+      sum += weight;
+    }
+    s->total[q] = s->total[q] * s->factor[q] + sum_vf(sum);
+  }
+  add_weighted_rows(s->sums, s->factor, s->logits, n, rows, count, width);
+}
+
+/*
+ * One token and some of its heads at a time, the keys in blocks of 128: the running maximum starts at the sink.
  * 3 queries, 4 sinks, 5 positions, 6 sequences, 7 window cache, 12 entries cache (pool 0: none), 17 selected or 0, 18 k,
  * 19 tokens, 20 heads, 21 head size, 22 window size, 23 ratio, 24 output, 25 mass, 26 heads of a unit
  */
@@ -96,14 +156,13 @@ static void op_sparse_attention(const Command* c, Worker* w) {
   const i64 ratio = whole(c, 23), together = whole(c, 26), parts = (heads + together - 1) / together;
   const float *queries = at(c, 3), *sinks = at(c, 4);
   float *output = at(c, 24), *mass = at(c, 25);
-  const float scale = (float)(1.0 / __builtin_sqrt((double)width));
   Activations x = {.floats = queries, .stride = width};
   TileScratch* scratch = (TileScratch*)w->scratch;
   for (i64 unit; (unit = next_unit(w, tokens * parts)) >= 0;) {
     const i64 t = unit / parts, h0 = unit % parts * together, n = min_i64(together, heads - h0), position = positions[t];
-    float(*acc)[TILE] = scratch->acc, *logits = (float*)(acc + n), *largest = logits + n * KEY_BLOCK, *total = largest + n, *factor = total + n;
-    float* out = output + (t * heads + h0) * width;
-    for (i64 h = 0; h < n; h++) largest[h] = sinks[h0 + h], total[h] = 0;
+    Softmax softmax = softmax_in(scratch->acc, n);
+    float* out = softmax.sums = output + (t * heads + h0) * width;
+    for (i64 h = 0; h < n; h++) softmax.largest[h] = sinks[h0 + h], softmax.total[h] = 0;
     for (i64 i = 0; i < n * width; i++) out[i] = 0;
     x.first_row = t * heads + h0;
     const i64 oldest = max_i64(0, position - window_size + 1), in_window = position - oldest + 1;
@@ -116,33 +175,46 @@ static void op_sparse_attention(const Command* c, Worker* w) {
         if (entry < 0) rows[count++] = cache_row(&window, sequences[t], oldest + key);
         else if (chosen >= 0) rows[count++] = cache_row(&entries, sequences[t], chosen);
       }
-      for (i64 first = 0; first < count; first += TILE) {
-        const u8* tile[TILE];
-        for (i64 r = 0; r < TILE; r++) tile[r] = (const u8*)rows[min_i64(first + r, count - 1)];
-        product_of_cache_rows(tile, width, &x, n, acc, &scratch->panel);
-        for (i64 h = 0; h < n; h++) FOR_VECTORS store_vf(logits + h * KEY_BLOCK + first + v, load_vf(&acc[h][v]) * vf_of(scale));
-      }
-      for (i64 h = 0; h < n; h++) {
-        float *row = logits + h * KEY_BLOCK, most = largest[h];
-        for (i64 i = 0; i < count; i++) most = row[i] > most ? row[i] : most;
-        factor[h] = exp_vf(vf_of(largest[h] - most))[0];
-        largest[h] = most;
-        vf sum = vf_of(0);
-        for (i64 i = 0; i < count; i += LANES) {
-          vf weight = exp_vf(load_vf(row + i) - vf_of(most));
-          for (i64 lane = count - i; lane < LANES; lane++) weight[lane] = 0;
-          store_vf(row + i, weight);
-          sum += weight;
-        }
-        total[h] = total[h] * factor[h] + sum_vf(sum);
-      }
-      add_weighted_rows(out, factor, logits, n, rows, count, width);
+      add_keys(&softmax, n, rows, 0, count, width, &x, scratch);
     }
     for (i64 h = 0; h < n; h++) {
-      const float all = total[h] + exp_vf(vf_of(sinks[h0 + h] - largest[h]))[0];
-      mass[t * heads + h0 + h] = total[h] / all;
+      const float total = softmax.total[h], all = total + exp_vf(vf_of(sinks[h0 + h] - softmax.largest[h]))[0];
+      mass[t * heads + h0 + h] = total / all;
       for (i64 i = 0; i < width; i++) out[h * width + i] /= all;
     }
+  }
+}
+
+/* Queries of a unit: keys are unpacked once for all of them. See src/device/cpu/vision-slots.ts. */
+enum { FULL_QUERIES = 64 };
+
+/*
+ * Attention without a mask (the vision tower): a unit is 64 queries of one head.
+ * 3 qkv [tokens][3][heads][width], 4 output [tokens][heads][width], 5 tokens, 6 heads, 7 width
+ */
+static void op_full_attention(const Command* c, Worker* w) {
+  const i64 tokens = whole(c, 5), heads = whole(c, 6), width = whole(c, 7), stride = 3 * heads * width;
+  const i64 parts = (tokens + FULL_QUERIES - 1) / FULL_QUERIES;
+  const float* qkv = at(c, 3);
+  float* output = at(c, 4);
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  const Softmax softmax = softmax_in(scratch->acc, FULL_QUERIES);
+  Activations x = {.floats = qkv, .stride = stride, .together = 1};
+  for (i64 unit; (unit = next_unit(w, heads * parts)) >= 0;) {
+    const i64 h = unit / parts, t0 = unit % parts * FULL_QUERIES, n = min_i64(FULL_QUERIES, tokens - t0);
+    const float* values = qkv + (2 * heads + h) * width;
+    x.first_row = t0;
+    x.first_column = h * width;
+    for (i64 q = 0; q < n; q++) softmax.largest[q] = -__builtin_inff(), softmax.total[q] = 0;
+    for (i64 i = 0; i < n * width; i++) softmax.sums[i] = 0;
+    for (i64 first = 0; first < tokens; first += KEY_BLOCK) {
+      const i64 count = min_i64(KEY_BLOCK, tokens - first);
+      const float* rows[KEY_BLOCK];
+      for (i64 i = 0; i < count; i++) rows[i] = values + (first + i) * stride;
+      add_keys(&softmax, n, rows, heads * width, count, width, &x, scratch);
+    }
+    for (i64 q = 0; q < n; q++)
+      for (i64 i = 0; i < width; i++) output[((t0 + q) * heads + h) * width + i] = softmax.sums[q * width + i] / softmax.total[q];
   }
 }
 

@@ -1,11 +1,26 @@
 /* Which instruction sets the kernels were compiled for, and whether this machine has them: the last one that it has is the best. */
 #pragma once
-#include "command.h"
+#include "product.h"
 #include "system.h"
 
+/* A body with the ops of another one has better int8 products and nothing else. */
+#define OPS(body) extern const Op ops_##body[];
+#define MULTIPLY(body) void multiply_bytes_##body(i64, Panel*, i64, i64, const Activations*, i64, i64, float (*)[TILE]);
+#define STREAM(body) int stream_blocks_##body(const Matrix*, Rows, const Activations*, float*);
+
 #if defined(__x86_64__)
-extern const Op ops_sse2[], ops_avx2[], ops_avxvnni[], ops_avx512[], ops_amx[];
-static const Op* const bodies[] = {ops_sse2, ops_avx2, ops_avxvnni, ops_avx512, ops_amx};
+OPS(sse2) MULTIPLY(sse2) STREAM(sse2)
+OPS(avx2) MULTIPLY(avx2) STREAM(avx2)
+MULTIPLY(avxvnni) STREAM(avxvnni)
+OPS(avx512) MULTIPLY(avx512) STREAM(avx512)
+MULTIPLY(amx)
+static const Body bodies[] = {
+    {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0},
+    {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0},
+    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avxvnni, 128},
+    {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 128},
+    {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, 128},
+};
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
   __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));
@@ -40,8 +55,12 @@ static inline i32 is_available(i32 body) {
 }
 
 #elif defined(__aarch64__)
-extern const Op ops_neon[], ops_dotprod[];
-static const Op* const bodies[] = {ops_neon, ops_dotprod};
+OPS(neon) MULTIPLY(neon) STREAM(neon)
+MULTIPLY(dotprod) STREAM(dotprod)
+static const Body bodies[] = {
+    {ops_neon, multiply_bytes_neon, stream_blocks_neon, 0},
+    {ops_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0},
+};
 
 static inline i32 is_available(i32 body) {
   if (body == 0) return 1;

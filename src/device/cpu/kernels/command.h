@@ -18,11 +18,14 @@ typedef struct {
   u32 unused[15];
 } Cursor;
 
+typedef struct Body Body; /* product.h */
+
 typedef struct {
   u32 index, count;
   u8* scratch; /* of this worker alone */
   u64 scratch_bytes;
   Cursor* cursors; /* [count], of the command at hand */
+  const Body* body;
 } Worker;
 
 typedef void (*Op)(const Command* command, Worker* worker);
@@ -35,7 +38,7 @@ static inline void* at(const Command* c, int slot) { return (void*)(uptr)c->slot
  * The next unit of work for this worker, or -1. Each has a share of consecutive units and takes them one by one; whoever is
  * through helps the others, so that nobody waits for a worker whose core is busy with something else.
  */
-static inline i64 next_unit(Worker* w, i64 units) {
+static __attribute__((noinline)) i64 next_unit(Worker* w, i64 units) {
   for (u32 i = 0; i < w->count; i++) {
     const u32 owner = (w->index + i) % w->count;
     const i64 begin = units * owner / w->count, end = units * (owner + 1) / w->count;

@@ -6,7 +6,7 @@
  * wants unsigned bytes (VNNI), signed elsewhere.
  */
 #pragma once
-#include "base.h"
+#include "command.h"
 
 /* What is added to an 8-bit weight before it is stored: 128 or nothing. */
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
@@ -48,6 +48,20 @@ static inline vi dot_7bit(vi sum, vi w, i32 x) {
 #error "no int8 dot product for this instruction set"
 #endif
 }
+
+/* Whether the product of 8-bit weights is another instruction than that of 7-bit ones. */
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__) || defined(__wasm_relaxed_simd__)
+#define DOT_8BIT_DIFFERS 1
+#else
+#define DOT_8BIT_DIFFERS 0
+#endif
+
+/* Before a loop of dot products: where one takes a dozen instructions, the turns of a loop are cheap. */
+#if defined(__AVX2__) || defined(__aarch64__) || defined(__wasm_relaxed_simd__)
+#define UNROLL_DOTS UNROLL
+#else
+#define UNROLL_DOTS
+#endif
 
 static inline vi dot_8bit(vi sum, vi w, i32 x) {
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__aarch64__) || defined(__SSE2__) && !defined(__AVX2__)

@@ -14,7 +14,7 @@ enum { MATRIX_SLOTS = 10 };
 
 static inline Matrix matrix_at(const Command* c, int slot) {
   return (Matrix){whole(c, slot), whole(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), at(c, slot + 5),
-                  whole(c, slot + 6), whole(c, slot + 7), whole(c, slot + 8), whole(c, slot + 9), 0};
+                  whole(c, slot + 6), whole(c, slot + 7), whole(c, slot + 8), whole(c, slot + 9), 0, 0};
 }
 
 static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
@@ -58,7 +58,7 @@ static void op_linear(const Command* c, Worker* w) {
     x.first_row = t0;
     x.first_column = group * m.columns;
     const u8* next = t0 + count == tokens ? m.data + (row + TILE) * m.row_bytes : 0;
-    const i64 lane = product_of_tile(&m, row, end, next, &x, count, scratch->acc, scratch);
+    const i64 lane = product_of_tile(&m, row, end, next, &x, count, scratch->acc, w);
     store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }
 }
@@ -85,36 +85,6 @@ static inline vf gated(vf gate, vf up, float limit) {
     up = max_vf(min_vf(up, vf_of(limit)), vf_of(-limit));
   }
   return gate / (vf_of(1) + exp_vf(-gate)) * up;
-}
-
-/*
- * Which tokens each expert has, written once a step: first[e] .. first[e + 1] are its pairs, in the order of the tokens; token[pair]
- * and weight[pair] say which token and how much. place[e] is the row of activations that its first pair has, where they lie
- * `together`: experts then begin at multiples of it.
- * 3 chosen, 4 weights, 5 tokens, 6 k, 7 experts, 8 first [experts + 1], 9 token, 10 weight, 11 place, 12 together
- */
-static void op_experts_route(const Command* c, Worker* w) {
-  if (next_unit(w, 1) < 0) return;
-  const i32* chosen = at(c, 3);
-  const float* weights = at(c, 4);
-  const i64 pairs = whole(c, 5) * whole(c, 6), k = whole(c, 6), experts = whole(c, 7);
-  i32 *first = at(c, 8), *token = at(c, 9), *place = at(c, 11);
-  float* weight = at(c, 10);
-  const i32 together = (i32)whole(c, 12);
-  for (i64 e = 0; e <= experts; e++) first[e] = 0;
-  for (i64 i = 0; i < pairs; i++)
-    if (chosen[i] >= 0) first[chosen[i] + 1]++;
-  for (i64 e = 0; e < experts; e++) first[e + 1] += first[e];
-  for (i64 i = 0; i < pairs; i++) {
-    if (chosen[i] < 0) continue;
-    const i32 pair = first[chosen[i]]++; /* moves every start to the next one's; undone below */
-    token[pair] = (i32)(i / k);
-    weight[pair] = weights[i];
-  }
-  for (i64 e = experts; e > 0; e--) first[e] = first[e - 1];
-  first[0] = 0;
-  place[0] = 0;
-  for (i64 e = 1; e < experts; e++) place[e] = place[e - 1] + (first[e] - first[e - 1] + together - 1) / together * together;
 }
 
 /*
@@ -169,8 +139,8 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
     for (i64 half = 0; half < 2 && block * BLOCK + half * TILE < rows; half++) {
       const i64 row = block * BLOCK + half * TILE;
       const u8* next = row + TILE < rows ? gate.data + (row + TILE) * gate.row_bytes : following;
-      const i64 lane = product_of_tile(&gate, row, rows, up.data + row * up.row_bytes, &x, pairs, gates, scratch);
-      product_of_tile(&up, row, rows, next, &x, pairs, ups, scratch);
+      const i64 lane = product_of_tile(&gate, row, rows, up.data + row * up.row_bytes, &x, pairs, gates, w);
+      product_of_tile(&up, row, rows, next, &x, pairs, ups, w);
       for (i64 p = 0; p < pairs; p++) {
         float both[TILE];
         FOR_VECTORS store_vf(both + v, gated(load_vf(&gates[p][v]), load_vf(&ups[p][v]), limit));
@@ -209,7 +179,7 @@ static void op_experts_down(const Command* c, Worker* w) {
       const u8* next = next_e < experts ? expert_matrix(c, 3, next_e).data + row * down.row_bytes
                                         : expert_matrix(c, 3, next_expert(first, 0, experts)).data + (row + TILE) * down.row_bytes;
       x.first_row = place[e];
-      lane = product_of_tile(&down, row, rows, next, &x, pairs, acc, scratch);
+      lane = product_of_tile(&down, row, rows, next, &x, pairs, acc, w);
       for (i64 p = 0; p < pairs; p++) {
         float* sum = total[token[first[e] + p]];
         const vf factor = vf_of(weight[first[e] + p]);

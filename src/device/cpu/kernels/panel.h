@@ -27,11 +27,19 @@ typedef struct {
   i64 row_bytes;
   const u8* scales;
   i64 scale_row_elements, scale_is_f32, block_rows, block_columns;
+  i32 bias_8; /* what is added to 8-bit weights in a panel: 128 or nothing, see dot.h */
   const u8* ahead; /* the tile that will be wanted next, or 0: its TILE * row_bytes bytes are fetched meanwhile */
 } Matrix;
 
 /* v = first row of each vector of a tile */
 #define FOR_VECTORS UNROLL for (int v = 0; v < TILE; v += LANES)
+/* The same where much is done for each: four turns stay turns, which keeps the code small. */
+#if LANES == 4
+#define UNROLL_WIDE
+#else
+#define UNROLL_WIDE UNROLL
+#endif
+#define FOR_EACH_VECTOR UNROLL_WIDE for (int v = 0; v < TILE; v += LANES)
 
 enum { STRETCH = 512 }; /* columns of a panel: a multiple of 256 (Q4_K, Q6_K) and of 128 (FP8) */
 
@@ -51,9 +59,9 @@ static inline int is_block_format(i64 format) { return format >= Q8_0; }
 static inline int scale_group(i64 format) { return format == Q6_K ? 16 : BLOCK; }
 static inline int has_minima(i64 format) { return format == Q4_K; }
 /* What was added to a weight so that its byte is unsigned. */
-static inline i32 zero_point(i64 format) {
+static inline i32 zero_point(i64 format, i32 bias_8) {
   switch (format) {
-    case Q8_0: return BIAS_8;
+    case Q8_0: return bias_8;
     case Q4_0: return 8;
     case Q6_K: return 32;
     case MXFP4: case FP4: return 12;
@@ -115,8 +123,8 @@ static inline void f16_scales(Rows rows, i64 offset, float* into) {
   FOR_VECTORS store_vf(into + v, f16_to_vf(load_vi(codes + v)));
 }
 
-/* Signed bytes as this body multiplies them. */
-static inline vi biased_8(vi bytes) { return BIAS_8 ? bytes ^ (i32)0x80808080 : bytes; }
+/* What turns four signed bytes into biased ones, or leaves them. */
+static inline i32 flip_of(i32 bias_8) { return bias_8 ? (i32)0x80808080 : 0; }
 
 /* Twice e2m1 plus 12: the codes of FP4 as unsigned bytes. */
 static const u8 fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
@@ -156,7 +164,7 @@ static inline void fetch_ahead(const Matrix* m, i64 index, i64 bytes) {
  * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here). Two of Q8_0 are 68
  * bytes, 17 dwords, in the same way. w[8 * block + dword] of LANES rows.
  */
-static inline __attribute__((always_inline)) void two_blocks_of(const i64 format, const u8* at, i64 stride, i64 from, vi w[16], vf scale[2]) {
+static inline __attribute__((always_inline)) void two_blocks_of(const i64 format, const u8* at, i64 stride, i64 from, i32 flip, vi w[16], vf scale[2]) {
   vi d[12], t[4];
   const int dwords = format == Q4_0 ? 4 : 8; /* of a block */
   UNROLL for (int k = 0; k <= dwords; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
@@ -164,23 +172,23 @@ static inline __attribute__((always_inline)) void two_blocks_of(const i64 format
   scale[1] = f16_to_vf((vi)((vu)d[dwords] >> 16));
   UNROLL for (int j = 0; j < dwords; j++) {
     const vi q = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
-    if (format == Q8_0) w[j] = biased_8(q);
+    if (format == Q8_0) w[j] = q ^ flip;
     else w[j] = q & 0x0f0f0f0f, w[4 + j] = (q >> 4) & 0x0f0f0f0f;
   }
   UNROLL for (int k = 0; k < dwords; k += 4) {
     transpose_16_bytes(at, stride, 0, from + 4 * (dwords + 1) + 4 * k, t);
     UNROLL for (int j = 0; j < 4; j++) {
-      if (format == Q8_0) w[8 + k + j] = biased_8(t[j]);
+      if (format == Q8_0) w[8 + k + j] = t[j] ^ flip;
       else w[8 + j] = t[j] & 0x0f0f0f0f, w[12 + j] = (t[j] >> 4) & 0x0f0f0f0f;
     }
   }
 }
 
-static inline __attribute__((always_inline)) void store_two_blocks(const i64 format, Rows rows, i64 from, Panel* panel, i64 b) {
-  FOR_VECTORS {
+static inline __attribute__((always_inline)) void store_two_blocks(const i64 format, i32 flip, Rows rows, i64 from, Panel* panel, i64 b) {
+  FOR_EACH_VECTOR {
     vi w[16];
     vf scale[2];
-    two_blocks_of(format, rows.at + v * rows.stride, rows.stride, from, w, scale);
+    two_blocks_of(format, rows.at + v * rows.stride, rows.stride, from, flip, w, scale);
     UNROLL for (int k = 0; k < 2; k++) store_vf(&panel->scales[b + k][v], scale[k]);
     UNROLL for (int j = 0; j < 16; j++) store_vi(&panel->bytes[8 * b + j][v], w[j]);
   }
@@ -194,12 +202,12 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       i64 b = 0;
       for (; b + 2 <= count / BLOCK; b += 2) {
         fetch_ahead(m, (first / BLOCK + b) / 2, TILE * 36);
-        store_two_blocks(Q4_0, rows, (first / BLOCK + b) * 18, panel, b);
+        store_two_blocks(Q4_0, 0, rows, (first / BLOCK + b) * 18, panel, b);
       }
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 18;
         f16_scales(rows, from, panel->scales[b]);
-        FOR_VECTORS {
+        FOR_EACH_VECTOR {
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 2, t);
           UNROLL for (int j = 0; j < 4; j++) {
             store_vi(&panel->bytes[8 * b + j][v], t[j] & 0x0f0f0f0f);
@@ -213,15 +221,15 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       i64 b = 0;
       for (; b + 2 <= count / BLOCK; b += 2) {
         fetch_ahead(m, (first / BLOCK + b) / 2, TILE * 68);
-        store_two_blocks(Q8_0, rows, (first / BLOCK + b) * 34, panel, b);
+        store_two_blocks(Q8_0, flip_of(m->bias_8), rows, (first / BLOCK + b) * 34, panel, b);
       }
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 34;
         f16_scales(rows, from, panel->scales[b]);
-        FOR_VECTORS
-          UNROLL for (int half = 0; half < 2; half++) {
+        FOR_EACH_VECTOR
+          for (int half = 0; half < 2; half++) {
             transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 2 + 16 * half, t);
-            UNROLL for (int j = 0; j < 4; j++) store_vi(&panel->bytes[8 * b + 4 * half + j][v], biased_8(t[j]));
+            UNROLL for (int j = 0; j < 4; j++) store_vi(&panel->bytes[8 * b + 4 * half + j][v], t[j] ^ flip_of(m->bias_8));
           }
       }
       return;
@@ -231,7 +239,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
         const i64 from = (first / BLOCK + b) * 17;
         fetch_ahead(m, first / BLOCK + b, TILE * 17);
         for (int r = 0; r < TILE; r++) panel->scales[b][r] = e8m0_half_to_f32(rows.at[r * rows.stride + from]);
-        FOR_VECTORS {
+        FOR_EACH_VECTOR {
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 1, t);
           UNROLL for (int j = 0; j < 4; j++) {
             store_vi(&panel->bytes[8 * b + j][v], lookup_16(fp4_table, t[j] & 0x0f0f0f0f));
@@ -248,7 +256,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
           const i64 element = (rows.first_row + (rows.stride ? r : 0)) * m->scale_row_elements + block;
           panel->scales[b][r] = m->scale_is_f32 ? 0.5f * ((const f32_at*)m->scales)[element] : 0.5f * e8m0_to_f32(m->scales[element]);
         }
-        FOR_VECTORS {
+        FOR_EACH_VECTOR {
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, block * 16, t);
           UNROLL for (int j = 0; j < 4; j++)
             UNROLL for (int half = 0; half < 2; half++) {
@@ -264,8 +272,8 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
         const i64 from = (first / 256 + super) * 144;
         fetch_ahead(m, first / 256 + super, TILE * 144);
         for (int r = 0; r < TILE; r++) q4_k_scales(rows.at + r * rows.stride + from, &panel->scales[8 * super][r], &panel->minima[8 * super][r], TILE);
-        FOR_VECTORS {
-          UNROLL for (int part = 0; part < 8; part++) { /* 16 bytes: half of the low nibbles of one group, of the high ones of the next */
+        FOR_EACH_VECTOR {
+          UNROLL_WIDE for (int part = 0; part < 8; part++) { /* 16 bytes: half of the low nibbles of one group, of the high ones of the next */
             transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16 + 16 * part, t);
             i32(*into)[TILE] = &panel->bytes[64 * super + 16 * (part / 2) + 4 * (part & 1)];
             UNROLL for (int j = 0; j < 4; j++) {
@@ -285,12 +293,12 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
           const float d = ((vf)f16_to_vf(vi_of(*(const u16_at*)(block + 208))))[0];
           for (int g = 0; g < 16; g++) panel->scales[16 * super + g][r] = d * (float)(i8)block[192 + g];
         }
-        FOR_VECTORS {
-          UNROLL for (int half = 0; half < 2; half++)
-            UNROLL for (int part = 0; part < 2; part++) { /* 16 of the 32 columns of each of the four groups of this half */
+        FOR_EACH_VECTOR {
+          for (int half = 0; half < 2; half++)
+            UNROLL_WIDE for (int part = 0; part < 2; part++) { /* 16 of the 32 columns of each of the four groups of this half */
               vi high[4], low[4];
               transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 128 + 32 * half + 16 * part, high);
-              UNROLL for (int pair = 0; pair < 2; pair++) {
+              UNROLL_WIDE for (int pair = 0; pair < 2; pair++) {
                 transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 64 * half + 32 * pair + 16 * part, low);
                 i32(*into)[TILE] = &panel->bytes[64 * super + 32 * half + 8 * pair + 4 * part];
                 UNROLL for (int j = 0; j < 4; j++) {
@@ -334,10 +342,10 @@ static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Pane
   vi t[4];
   if (is_block_format(m->format)) {
     unpack_blocks(m, rows, first, count, panel);
-    const int group = scale_group(m->format), is_signed = m->format == Q8_0 && BIAS_8 == 0;
-    const vi zero = vi_of(zero_point(m->format));
+    const int group = scale_group(m->format), is_signed = m->format == Q8_0 && m->bias_8 == 0;
+    const vi zero = vi_of(zero_point(m->format, m->bias_8));
     for (i64 c = 0; c < count; c += 4)
-      FOR_VECTORS {
+      FOR_EACH_VECTOR {
         const vi dword = load_vi(&panel->bytes[c / 4][v]);
         const vf scale = load_vf(&panel->scales[c / group][v]);
         const vf minimum = has_minima(m->format) ? load_vf(&panel->minima[c / BLOCK][v]) : vf_of(0);
@@ -353,7 +361,7 @@ static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Pane
   i64 c = 0;
   for (; c + each <= count; c += each) {
     fetch_ahead(m, (first + c) / each, TILE * 16);
-    FOR_VECTORS {
+    FOR_EACH_VECTOR {
       vf column[16];
       transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes, t);
       switch (m->format) {
@@ -394,7 +402,7 @@ static void unpack_cache_rows(const u8* const rows[TILE], i64 first, i64 count, 
   vi t[4];
   i64 c = 0;
   for (; c + 4 <= count; c += 4)
-    FOR_VECTORS {
+    FOR_EACH_VECTOR {
       transpose_16_bytes(0, 0, rows + v, (first + c) * 4, t);
       UNROLL for (int j = 0; j < 4; j++) store_vf(&panel->floats[c + j][v], (vf)t[j]);
     }

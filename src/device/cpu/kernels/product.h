@@ -38,6 +38,24 @@ static inline i64 block_of(const Activations* x, i64 row, i64 column) {
 /* And where its two sums begin; the second follows `together` further on. */
 static inline i64 sums_of(const Activations* x, i64 block) { return x->together == 1 ? 2 * block : 2 * block - block % TOGETHER; }
 
+/*
+ * What computes for one instruction set: its ops, and the products of int8 blocks. The latter stand apart because some sets have better
+ * instructions for them and none for all else: such a body has the ops of another one (see bodies.h).
+ */
+struct Body {
+  const Op* ops;
+  /* acc[t] += columns first .. first + count of the panel times activation t, for tokens t0 .. tokens */
+  void (*multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]);
+  /* acc[0] = all columns times one activation; 0 where a panel is needed */
+  int (*stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc);
+  i32 bias_8; /* what is added to an 8-bit weight in a panel */
+};
+
+#define JOIN(a, b) a##_##b
+#define NAME_OF(name, body) JOIN(name, body)
+/* The name of a function of this body that others call. */
+#define OF_BODY(name) NAME_OF(name, BODY)
+
 /* Tokens that are multiplied together: as many as registers allow. */
 #if LANES == 16
 #define TOKENS_OF_BYTES 8
@@ -57,9 +75,15 @@ typedef struct {
   i32 zero;
 } Kind;
 
-/* T tokens; `together` as in Activations. */
-static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const Kind kind, const int together, const Panel* p, i64 first,
-                                                                  i64 count, const Activations* x, i64 t0, float (*acc)[TILE]) {
+static inline Kind kind_of(i64 format) {
+  return (Kind){format == Q8_0, scale_group(format), has_minima(format), zero_point(format, BIAS_8)};
+}
+
+#if defined(BODY)
+/* T tokens; `together` as in Activations. What kinds differ in is known at run time where it costs no more than a branch a block. */
+static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const int is_8bit, const int group, const i64 together, Kind kind,
+                                                                  const Panel* p, i64 first, i64 count, const Activations* x, i64 t0,
+                                                                  float (*acc)[TILE]) {
   const i8* bytes[TOKENS_OF_BYTES];
   const float* scales[TOKENS_OF_BYTES];
   const i32* sums[TOKENS_OF_BYTES];
@@ -74,22 +98,22 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
     vf total[TOKENS_OF_BYTES];
     UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(&acc[t0 + t][v]);
     for (i64 b = 0; b < count / BLOCK; b++) {
-      for (int half = 0; half < BLOCK / kind.group; half++) { /* Q6_K: two scales a block */
-        const int dwords = kind.group / 4;
+      for (int half = 0; half < BLOCK / group; half++) { /* Q6_K: two scales a block */
+        const int dwords = group / 4;
         vi sum[TOKENS_OF_BYTES];
         UNROLL for (int t = 0; t < T; t++) {
           const i32* both = sums[t] + 2 * b * together;
-          const i32 of_group = kind.group == 16 ? both[half * together] : both[0] + both[together];
+          const i32 of_group = group == 16 ? both[half * together] : both[0] + both[together];
           sum[t] = vi_of(-kind.zero * of_group);
         }
-        UNROLL for (int j = 0; j < dwords; j++) {
+        UNROLL_DOTS for (int j = 0; j < dwords; j++) {
           const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
           UNROLL for (int t = 0; t < T; t++) {
-            const i32 four = *(const i32*)(bytes[t] + BLOCK * together * b + kind.group * half + 4 * j);
-            sum[t] = kind.is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
+            const i32 four = *(const i32*)(bytes[t] + BLOCK * together * b + group * half + 4 * j);
+            sum[t] = is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
           }
         }
-        const vf scale = load_vf(&p->scales[kind.group == 16 ? 2 * b + half : b][v]);
+        const vf scale = load_vf(&p->scales[group == 16 ? 2 * b + half : b][v]);
         UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b * together]), total[t]);
         if (kind.has_minima) {
           const vf minimum = load_vf(&p->minima[b][v]);
@@ -106,32 +130,47 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
 #include "tile-registers.h"
 #endif
 
-static inline __attribute__((always_inline)) void bytes_of_some(const Kind kind, const int together, const Panel* p, i64 first, i64 count,
-                                                                const Activations* x, i64 t, i64 tokens, float (*acc)[TILE]) {
-  for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES) bytes_of_tokens(TOKENS_OF_BYTES, kind, together, p, first, count, x, t, acc);
-  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, kind, together, p, first, count, x, t, acc);
-  if (t < tokens) bytes_of_tokens(1, kind, together, p, first, count, x, t, acc);
+static inline __attribute__((always_inline)) void bytes_of_some(const int is_8bit, const int group, Kind kind, const Panel* p, i64 first,
+                                                                i64 count, const Activations* x, i64 t, i64 tokens, float (*acc)[TILE]) {
+  const int may_have_minima = !is_8bit && group == BLOCK;
+  if (!may_have_minima) kind.has_minima = 0;
+  if (is_8bit) kind.zero = 0; /* where their products differ they are signed */
+  const Kind with = {is_8bit, group, 1, 0}, without = {is_8bit, group, 0, kind.zero};
+  if (x->together == TOGETHER) {
+    if (may_have_minima && kind.has_minima)
+      for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES)
+        bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, with, p, first, count, x, t, acc);
+    else
+      for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES)
+        bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, without, p, first, count, x, t, acc);
+  } else if (TOKENS_OF_BYTES == 4) /* fewer than 8 tokens lie alone */
+    for (; t + 4 <= tokens; t += 4) bytes_of_tokens(4, is_8bit, group, 1, kind, p, first, count, x, t, acc);
+  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, is_8bit, group, x->together, kind, p, first, count, x, t, acc);
+  if (t < tokens) bytes_of_tokens(1, is_8bit, group, x->together, kind, p, first, count, x, t, acc);
 }
 
-static inline __attribute__((always_inline)) void bytes_of_kind(const Kind kind, Panel* p, i64 first, i64 count, const Activations* x,
-                                                                i64 tokens, float (*acc)[TILE]) {
-  if (x->together == 1) {
-    bytes_of_some(kind, 1, p, first, count, x, 0, tokens, acc);
-    return;
-  }
-  i64 in_tiles = 0;
 #if defined(__AMX_INT8__)
-  in_tiles = tokens % TOGETHER < FEWEST_TOKENS_FOR_TILES ? tokens / TOGETHER * TOGETHER : tokens;
-#endif
-  bytes_of_some(kind, TOGETHER, p, first, count, x, in_tiles, tokens, acc);
-#if defined(__AMX_INT8__)
-  if (in_tiles > 0) bytes_in_tiles(kind, p, first, count, x, in_tiles, acc);
-#endif
-}
+void multiply_bytes_avx512(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]);
 
+void OF_BODY(multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]) {
+  const i64 end = x->together == 1 ? t0 : tokens % TOGETHER < FEWEST_TOKENS_FOR_TILES ? tokens / TOGETHER * TOGETHER : tokens;
+  multiply_bytes_avx512(format, p, first, count, x, end, tokens, acc);
+  if (end > t0) bytes_in_tiles(kind_of(format), p, first, count, x, t0, end, acc);
+}
+#else
+void OF_BODY(multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]) {
+  const Kind kind = kind_of(format);
+  if (kind.group == 16) bytes_of_some(0, 16, kind, p, first, count, x, t0, tokens, acc);
+  else if (kind.is_8bit && DOT_8BIT_DIFFERS) bytes_of_some(1, BLOCK, kind, p, first, count, x, t0, tokens, acc);
+  else bytes_of_some(0, BLOCK, kind, p, first, count, x, t0, tokens, acc);
+}
+#endif
+
+#if !defined(__AMX_INT8__)
 /* acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. */
-static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Kind kind, const Matrix* m, Rows rows,
-                                                                   const Activations* x, float* acc) {
+static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x,
+                                                                   float* acc) {
+  const Kind kind = kind_of(format);
   const i64 block = block_of(x, activation_row(x, 0), 0), pair_bytes = format == Q4_0 ? 36 : 68, together = x->together;
   const i8* bytes = x->bytes + BLOCK * block;
   const float* scales = x->scales + block;
@@ -140,10 +179,10 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
   UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
   for (i64 pair = 0; pair < m->columns / BLOCK / 2; pair++) {
     fetch_ahead(m, pair, TILE * pair_bytes);
-    FOR_VECTORS {
+    FOR_EACH_VECTOR {
       vi w[16];
       vf scale[2];
-      two_blocks_of(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, w, scale);
+      two_blocks_of(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, flip_of(BIAS_8), w, scale);
       UNROLL for (int k = 0; k < 2; k++) {
         const i64 b = (2 * pair + k) * together;
         vi sum = vi_of(-kind.zero * (sums[2 * b] + sums[2 * b + together]));
@@ -158,27 +197,16 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
   FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 }
 
-static const Kind kind_of_q8_0 = {1, BLOCK, 0, BIAS_8}, kind_of_q4_0 = {0, BLOCK, 0, 8};
-
-/* 0 where a panel is needed. */
-static int stream_blocks(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc) {
   if (m->columns % (2 * BLOCK)) return 0;
   switch (m->format) {
-    case Q8_0: stream_of_blocks(Q8_0, kind_of_q8_0, m, rows, x, acc); return 1;
-    case Q4_0: stream_of_blocks(Q4_0, kind_of_q4_0, m, rows, x, acc); return 1;
+    case Q8_0: stream_of_blocks(Q8_0, m, rows, x, acc); return 1;
+    case Q4_0: stream_of_blocks(Q4_0, m, rows, x, acc); return 1;
     default: return 0;
   }
 }
-
-static void multiply_bytes(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
-  switch (format) {
-    case Q8_0: bytes_of_kind(kind_of_q8_0, p, first, count, x, tokens, acc); return;
-    case Q4_0: bytes_of_kind(kind_of_q4_0, p, first, count, x, tokens, acc); return;
-    case Q4_K: bytes_of_kind((Kind){0, BLOCK, 1, 0}, p, first, count, x, tokens, acc); return;
-    case Q6_K: bytes_of_kind((Kind){0, 16, 0, 32}, p, first, count, x, tokens, acc); return;
-    default: bytes_of_kind((Kind){0, BLOCK, 0, 12}, p, first, count, x, tokens, acc);
-  }
-}
+#endif
+#endif /* BODY */
 
 static inline __attribute__((always_inline)) void floats_of_tokens(const int T, const Panel* p, i64 first, i64 count,
                                                                    const Activations* x, i64 t0, float (*acc)[TILE]) {
@@ -264,17 +292,17 @@ static inline void clear(float (*acc)[TILE], i64 tokens) {
 }
 
 /* acc[t][r] = row r . activation t */
-static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel) {
+static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel, const Body* body) {
   clear(acc, tokens);
   if (is_block_format(m->format) && x->bytes) {
-    if (tokens == 1 && stream_blocks(m, rows, x, acc[0])) return;
+    if (tokens == 1 && body->stream_blocks(m, rows, x, acc[0])) return;
     /* The length of a stretch changes no sum here. For few tokens it is short: fetching the next tile and multiplying this one
        then take turns so quickly that memory is never idle. */
     const i64 stretch = tokens > 4 ? STRETCH : m->format == Q4_K || m->format == Q6_K ? 256 : SHORT_STRETCH;
     for (i64 first = 0; first < m->columns; first += stretch) {
       const i64 count = min_i64(stretch, m->columns - first);
       unpack_blocks(m, rows, first, count, panel);
-      multiply_bytes(m->format, panel, first, count, x, tokens, acc);
+      body->multiply_bytes(m->format, panel, first, count, x, 0, tokens, acc);
     }
     return;
   }
@@ -302,8 +330,10 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
  * While it is unpacked the tile at `next` is fetched (0: none; a wrong guess does no harm).
  */
 static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
-                           float (*acc)[TILE], TileScratch* scratch) {
+                           float (*acc)[TILE], const Worker* w) {
   Matrix m = *matrix;
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  m.bias_8 = w->body->bias_8;
   if (end < TILE) { /* fewer rows than a tile has: one by one, each as all rows of a tile */
     for (i64 r = row; r < end; r++) {
       for (i64 t0 = 0; t0 < tokens; t0 += FEW_ROWS_TOKENS) {
@@ -311,7 +341,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
         Activations part = *x;
         if (part.index) part.index += t0;
         part.first_row += t0;
-        product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel);
+        product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel, w->body);
         for (i64 t = 0; t < n; t++) acc[t0 + t][r - row] = scratch->one[t][0];
       }
     }
@@ -320,7 +350,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
   const i64 begin = min_i64(row, end - TILE);
   const Rows rows = {m.data + begin * m.row_bytes, m.row_bytes, begin};
   m.ahead = next;
-  product_of_rows(&m, rows, x, tokens, acc, &scratch->panel);
+  product_of_rows(&m, rows, x, tokens, acc, &scratch->panel, w->body);
   return row - begin;
 }
 

@@ -4,7 +4,7 @@
  * a worker back that another process has pushed off its core.
  */
 #pragma once
-#include "command.h"
+#include "product.h"
 #include "system.h"
 
 /* Shared by JavaScript and all workers; the first words are also used by Atomics (see src/device/cpu/control-block.ts). */
@@ -63,9 +63,9 @@ static inline void meet(Control* c, i32 workers, const Command* commands, i64 fr
 }
 
 /* Runs the step as one of the `workers` that take part, to its end or to where it was stopped; 1 if this worker was the last to finish. */
-static inline i32 run_step(Control* c, const Op* ops, u32 index, i32 workers) {
+static inline i32 run_step(Control* c, const Body* body, u32 index, i32 workers) {
   const Command* commands = (const Command*)(uptr)c->commands;
-  Worker worker = {index, (u32)workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0};
+  Worker worker = {index, (u32)workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0, body};
   i64 begin = 0, end = (i64)c->count;
   for (i64 i = 0; i < end; i++) {
     if (commands[i].slot[1]) {
@@ -78,7 +78,7 @@ static inline i32 run_step(Control* c, const Op* ops, u32 index, i32 workers) {
       }
     }
     worker.cursors = (Cursor*)(uptr)c->cursors + (i64)commands[i].slot[2] * c->workers;
-    ops[(i64)commands[i].slot[0]](&commands[i], &worker);
+    body->ops[(i64)commands[i].slot[0]](&commands[i], &worker);
   }
   if (__atomic_add_fetch(&c->finished, 1, __ATOMIC_ACQ_REL) < workers) return 0;
   reset_cursors(c, commands, begin, end);
@@ -89,11 +89,11 @@ static inline i32 run_step(Control* c, const Op* ops, u32 index, i32 workers) {
  * Spins until a step other than `sequence` starts that this worker takes part in, then runs it. 0: none came; else the step's
  * sequence word as a positive number, times 2, plus 1 if this worker was the last to finish.
  */
-static inline double work(Control* c, const Op* ops, u32 index, i32 sequence, i32 spins) {
+static inline double work(Control* c, const Body* body, u32 index, i32 sequence, i32 spins) {
   i32 now;
   for (i64 i = 0; (now = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE)) == sequence || index >= (u32)now % PARTS; i++) {
     if (i >= (i64)spins * SPINS / 1000 || now != sequence) return 0;
     pause_core();
   }
-  return is_quitting(c) ? 0 : (double)(u32)now * 2 + run_step(c, ops, index, (i32)((u32)now % PARTS));
+  return is_quitting(c) ? 0 : (double)(u32)now * 2 + run_step(c, body, index, (i32)((u32)now % PARTS));
 }

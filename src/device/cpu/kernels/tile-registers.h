@@ -36,7 +36,7 @@ static inline void sign_panel(Panel* p, i64 count, i32 zero) {
 }
 
 /* acc[t] for n <= 16 tokens that lie together. Those that are missing are multiplied as well, whatever stands in their place. */
-static inline __attribute__((always_inline)) void tile_of_tokens(const Kind kind, Panel* p, i64 first, i64 count, const Activations* x,
+static inline __attribute__((always_inline)) void tile_of_tokens(Kind kind, Panel* p, i64 first, i64 count, const Activations* x,
                                                                  i64 t0, i64 n, float (*acc)[TILE]) {
   const i64 groups = count / kind.group, block = block_of(x, activation_row(x, t0), first);
   const i8* bytes = x->bytes + BLOCK * block;
@@ -70,10 +70,10 @@ static inline __attribute__((always_inline)) void tile_of_tokens(const Kind kind
     if (t < n) store_vf(acc[t], total[t]);
 }
 
-static inline __attribute__((always_inline)) void bytes_in_tiles(const Kind kind, Panel* p, i64 first, i64 count, const Activations* x,
-                                                                 i64 tokens, float (*acc)[TILE]) {
+/* Tokens t0 .. tokens, of which t0 begins a group. */
+static inline void bytes_in_tiles(Kind kind, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]) {
   configure_tiles(kind.group);
   if (kind.zero) sign_panel(p, count, kind.zero);
-  for (i64 t = 0; t < tokens; t += TOGETHER) tile_of_tokens(kind, p, first, count, x, t, min_i64(TOGETHER, tokens - t), acc + t);
+  for (i64 t = t0; t < tokens; t += TOGETHER) tile_of_tokens(kind, p, first, count, x, t, min_i64(TOGETHER, tokens - t), acc + t);
   _tile_release(); /* a thread whose tiles are in use is dear to switch, and its core does not sleep deeply */
 }

@@ -1,4 +1,4 @@
-/* The ops that are cheap: norms, rotation, sums, copies, routing, hyper-connections, the choice of the k greatest. */
+/* The ops that are cheap, but in every layer: norms, rotation, sums, scores of the router, hyper-connections. */
 #pragma once
 #include "attention-ops.h"
 
@@ -93,102 +93,6 @@ static void op_router_scores(const Command* c, Worker* w) {
   }
 }
 
-/* 3 scores, 4 chosen, 5 weights, 6 tokens, 7 experts, 8 k, 9 normalize, 10 factor */
-static void op_routing_weights(const Command* c, Worker* w) {
-  const float* scores = at(c, 3);
-  const i32* chosen = at(c, 4);
-  float* weights = at(c, 5);
-  const i64 experts = whole(c, 7), k = whole(c, 8);
-  for (i64 t; (t = next_unit(w, whole(c, 6))) >= 0;) {
-    double sum = 1e-20;
-    for (i64 i = t * k; i < (t + 1) * k; i++)
-      if (chosen[i] >= 0) sum += scores[t * experts + chosen[i]];
-    for (i64 i = t * k; i < (t + 1) * k; i++) {
-      const double score = chosen[i] < 0 ? 0 : scores[t * experts + chosen[i]];
-      weights[i] = (float)(score / (whole(c, 9) ? sum : 1) * c->slot[10]);
-    }
-  }
-}
-
-/* Numbers in the order of their values; NaN and -Infinity are 0, below all others. */
-static inline u32 rank_of(float value) {
-  if (!(value > -__builtin_inff())) return 0;
-  const u32 bits = f32_to_bits(value == 0 ? 0.0f : value);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-/*
- * The least rank among the k greatest, digit by digit (radix selection); *ties = how many of those with just that rank belong to
- * them. k is at most the number of ranks above 0.
- */
-static u32 select_rank(const float* row, i64 n, i64 k, i64* ties) {
-  u32 prefix = 0, mask = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    u32 counts[256] = {0};
-    for (i64 i = 0; i < n; i++) {
-      const u32 rank = rank_of(row[i]);
-      if ((rank & mask) == prefix && rank) counts[rank >> shift & 255]++;
-    }
-    u32 digit = 255;
-    for (; counts[digit] < k; digit--) k -= counts[digit];
-    prefix |= digit << shift;
-    mask |= 255u << shift;
-  }
-  *ties = k;
-  return prefix;
-}
-
-/* 3 scores, 4 indices, 5 rows, 6 n, 7 k */
-static void op_top_k(const Command* c, Worker* w) {
-  const i64 n = whole(c, 6), k = whole(c, 7);
-  for (i64 r; (r = next_unit(w, whole(c, 5))) >= 0;) {
-    const float* row = (const float*)at(c, 3) + r * n;
-    i32* indices = (i32*)at(c, 4) + r * k;
-    i64 candidates = 0, count = 0, ties = 0;
-    for (i64 i = 0; i < n; i++) candidates += row[i] > -__builtin_inff();
-    const u32 least = candidates > k ? select_rank(row, n, k, &ties) : 0;
-    for (i64 i = 0; i < n && count < k; i++) {
-      const u32 rank = rank_of(row[i]);
-      if (rank > least || (least && rank == least && ties-- > 0)) indices[count++] = (i32)i;
-    }
-    for (; count < k; count++) indices[count] = -1;
-  }
-}
-
-/* 3 pool, 4 rows, 5 slots, 6 count, 7 width */
-static void op_write_rows(const Command* c, Worker* w) {
-  const i32* slots = at(c, 5);
-  const i64 width = whole(c, 7);
-  for (i64 i; (i = next_unit(w, whole(c, 6))) >= 0;) {
-    const float* from = (const float*)at(c, 4) + i * width;
-    float* to = (float*)at(c, 3) + slots[i] * width;
-    for (i64 k = 0; k < width; k++) to[k] = from[k];
-  }
-}
-
-/* 3 table (of 4-byte elements), 4 index, 5 y, 6 count, 7 width */
-static void op_gather_rows(const Command* c, Worker* w) {
-  const i32* index = at(c, 4);
-  const i64 width = whole(c, 7);
-  for (i64 i; (i = next_unit(w, whole(c, 6))) >= 0;) {
-    const i32* from = (const i32*)at(c, 3) + index[i] * width;
-    i32* to = (i32*)at(c, 5) + i * width;
-    for (i64 k = 0; k < width; k++) to[k] = from[k];
-  }
-}
-
-/* 3 x, 4 y, 5 tokens, 6 count, 7 width */
-static void op_repeat_streams(const Command* c, Worker* w) {
-  const i64 count = whole(c, 6), width = whole(c, 7);
-  for (i64 t; (t = next_unit(w, whole(c, 5))) >= 0;) {
-    const float* x = (const float*)at(c, 3) + t * width;
-    for (i64 i = 0; i < count; i++) {
-      float* y = (float*)at(c, 4) + (t * count + i) * width;
-      for (i64 k = 0; k < width; k++) y[k] = x[k];
-    }
-  }
-}
-
 /* 3 streams, 4 weights, 5 u, 6 tokens, 7 n, 8 width */
 static void op_collapse_streams(const Command* c, Worker* w) {
   const i64 n = whole(c, 7), width = whole(c, 8);
@@ -261,16 +165,6 @@ static void op_hyper_connection_coefficients(const Command* c, Worker* w) {
     }
     for (i64 i = 0; i < n * n; i++) mix[i] = (float)x[i];
   }
-}
-
-/* 3 m, 4 base, 5 scale, 6 pre, 7 tokens, 8 n, 9 eps */
-static void op_hyper_connection_head(const Command* c, Worker* w) {
-  const float *m = at(c, 3), *base = at(c, 4), *scale = at(c, 5);
-  float* pre = at(c, 6);
-  const i64 n = whole(c, 8);
-  for (i64 t; (t = next_unit(w, whole(c, 7))) >= 0;)
-    for (i64 j = 0; j < n; j++)
-      pre[t * n + j] = (float)(sigmoid((double)m[t * n + j] * (double)scale[0] + (double)base[j]) + c->slot[9]);
 }
 
 /* Reads memory as fast as it comes, to know what weights can be read at. 3 data, 4 bytes, 5 a float a worker for the sum */

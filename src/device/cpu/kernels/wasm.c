@@ -1,5 +1,6 @@
 /* The WebAssembly module: what a worker calls. Its memory is shared and given by who instantiates it. */
 #include "body.c"
+#include "shared-ops.c"
 #include "program.h"
 #include "memory.h"
 
@@ -11,5 +12,6 @@ __attribute__((export_name("set_stack"))) void set_stack(void* end) {
 
 __attribute__((export_name("work"))) double work_step(u32 control, u32 worker, i32 sequence, i32 spins);
 double work_step(u32 control, u32 worker, i32 sequence, i32 spins) {
-  return work((Control*)(uptr)control, TABLE_OF(BODY), worker, sequence, spins);
+  static const Body body = {OF_BODY(ops), OF_BODY(multiply_bytes), OF_BODY(stream_blocks), BIAS_8};
+  return work((Control*)(uptr)control, &body, worker, sequence, spins);
 }

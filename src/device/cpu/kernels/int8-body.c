@@ -1,0 +1,2 @@
+/* The int8 products alone, for an instruction set that has better ones than the body whose ops it shares (see bodies.h). */
+#include "product.h"
