@@ -15,8 +15,9 @@ export function isGgufPath(path: string): boolean {
 }
 
 /** Opens a GGUF file, and the other parts of a split one from the same folder. */
-export async function openGgufFile(path: string): Promise<GgufCheckpoint> {
-  return openGgufCheckpoint(await FileSource.open(path), (name) => FileSource.open(join(dirname(path), name)));
+export async function openGgufFile(path: string, signal?: AbortSignal): Promise<GgufCheckpoint> {
+  const open = (part: string) => FileSource.open(part, signal);
+  return openGgufCheckpoint(await open(path), (name) => open(join(dirname(path), name)));
 }
 
 /** A folder with config.json, or a GGUF file. */
@@ -24,8 +25,8 @@ export async function openCheckpointAt(path: string): Promise<Checkpoint> {
   return isGgufPath(path) ? openGgufFile(path) : openCheckpointFolder(path);
 }
 
-/** Throws a ModelError when the path is not a folder. */
-export async function folderFiles(path: string): Promise<ModelFiles> {
+/** Throws a ModelError when the path is not a folder. An aborted `signal` ends every read of its files. */
+export async function folderFiles(path: string, signal?: AbortSignal): Promise<ModelFiles> {
   const isFolder = await stat(path).then(
     (found) => found.isDirectory(),
     (error: NodeJS.ErrnoException) => {
@@ -51,6 +52,6 @@ export async function folderFiles(path: string): Promise<ModelFiles> {
     name: path,
     has: async (file) => (await stat(join(path, file)).catch(() => undefined))?.isFile() ?? false,
     list: async () => (await readdir(path)).sort(),
-    open: (file) => FileSource.open(join(path, file)),
+    open: (file) => FileSource.open(join(path, file), signal),
   };
 }

@@ -51,7 +51,7 @@ export interface Checkpoint {
   load(name: string): Promise<LoadedParameter>;
   /** Where a matrix lies in the files, in its format; undefined for what has another form (stacked experts, integers). */
   stored(name: string): StoredMatrix | undefined;
-  /** Reads the scales that lie apart from a matrix; throws a FormatError for one that is no number. */
+  /** Reads the E8M0 scales that lie apart from a matrix; throws a FormatError for one that is no number. */
   checkScales(name: string): Promise<void>;
   close(): Promise<void>;
 }
@@ -158,15 +158,18 @@ export async function readJson(files: ModelFiles, file: string, hint: string): P
   if (!(await files.has(file)))
     throw new ModelError(`There is no ${file}`, { code: "no-file", where: files.name, hint });
   const source = await files.open(file);
+  let bytes: Uint8Array;
   try {
     if (source.size > 64 * 1024 * 1024)
       throw new ModelError(`${file} is larger than 64 MiB`, { code: "too-large", where });
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(await source.read(0, source.size)));
-  } catch (error) {
-    if (error instanceof ModelError) throw error;
-    throw new ModelError(`${file} is not JSON: ${(error as Error).message}`, { code: "json", where, cause: error });
+    bytes = await source.read(0, source.size);
   } finally {
     await source.close();
+  }
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw new ModelError(`${file} is not JSON: ${(error as Error).message}`, { code: "json", where, cause: error });
   }
 }
 

@@ -4,17 +4,22 @@ import { basename } from "node:path";
 import { FormatError, ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 
+/** Bytes that are read at once: after each such piece an aborted signal is heard. */
+const pieceBytes = 64 << 20;
+
 export class FileSource implements ByteSource {
   readonly name: string;
   readonly path: string;
   readonly size: number;
   readonly #handle: FileHandle;
+  readonly #signal: AbortSignal | undefined;
 
-  private constructor(path: string, size: number, handle: FileHandle) {
+  private constructor(path: string, size: number, handle: FileHandle, signal: AbortSignal | undefined) {
     this.name = basename(path);
     this.path = path;
     this.size = size;
     this.#handle = handle;
+    this.#signal = signal;
   }
 
   /** The operating system's number of the open file. */
@@ -22,11 +27,13 @@ export class FileSource implements ByteSource {
     return this.#handle.fd;
   }
 
-  static async open(path: string): Promise<FileSource> {
+  /** An aborted `signal` ends every read of the file, by throwing the signal's reason. */
+  static async open(path: string, signal?: AbortSignal): Promise<FileSource> {
+    signal?.throwIfAborted();
     try {
       const handle = await open(path, "r");
       const stat = await handle.stat();
-      if (stat.isFile()) return new FileSource(path, stat.size, handle);
+      if (stat.isFile()) return new FileSource(path, stat.size, handle, signal);
       await handle.close();
     } catch (error) {
       throw new ModelError(`Cannot open the file: ${reason(error)}`, { code: "file", where: path, cause: error });
@@ -37,8 +44,8 @@ export class FileSource implements ByteSource {
   async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
     const bytes = new Uint8Array(length);
     for (let done = 0; done < length; ) {
-      // The kernel reads at most 2 GiB at once.
-      const { bytesRead } = await this.#handle.read(bytes, done, Math.min(length - done, 1 << 30), offset + done);
+      this.#signal?.throwIfAborted();
+      const { bytesRead } = await this.#handle.read(bytes, done, Math.min(length - done, pieceBytes), offset + done);
       if (bytesRead === 0) {
         throw new FormatError(`The file ends at byte ${offset + done}, ${offset + length} were expected`, {
           code: "truncated",

@@ -48,6 +48,7 @@ export interface LoadOptions {
   readonly drafter?: boolean;
   /** Hears how many bytes of weights are loaded. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
+  /** Ends the loading at the next read of a file, by throwing the signal's reason. */
   readonly signal?: AbortSignal;
 }
 
@@ -61,7 +62,21 @@ export const embeddedModel = fileURLToPath(new URL("../../assets/seed-v4", impor
 export async function loadModel(reference: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
   const contextLength = checkContext(options.contextLength);
   const device = await deviceOf(options);
-  const { checkpoint, tokenizer, files, ...rest } = await openModelFiles(reference);
+  try {
+    return await loadOnto(device, reference, options, contextLength);
+  } catch (error) {
+    device[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function loadOnto(
+  device: Device,
+  reference: string,
+  options: LoadOptions,
+  contextLength: number | undefined,
+): Promise<Model> {
+  const { checkpoint, tokenizer, files, ...rest } = await openModelFiles(reference, options.signal);
   let engram: EngramMemory | undefined;
   try {
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
@@ -81,7 +96,6 @@ export async function loadModel(reference: string = embeddedModel, options: Load
       ...rest,
     });
   } catch (error) {
-    device[Symbol.dispose]();
     engram?.[Symbol.dispose]();
     throw error;
   } finally {
@@ -127,14 +141,14 @@ function usableTokenizer(
   }
 }
 
-async function openModelFiles(reference: string): Promise<ModelInFiles> {
+async function openModelFiles(reference: string, signal: AbortSignal | undefined): Promise<ModelInFiles> {
   if (isGgufPath(reference)) {
-    const checkpoint = await openGgufFile(reference);
+    const checkpoint = await openGgufFile(reference, signal);
     const addsBeginOfSequence = metadataValue(checkpoint, "tokenizer.ggml.add_bos_token") === true;
     const { tokenizer, notes } = usableTokenizer(checkpoint, reference);
     return { checkpoint, tokenizer, defaults: { eosTokenIds: [] }, addsBeginOfSequence, notes };
   }
-  const files = await folderFiles(reference);
+  const files = await folderFiles(reference, signal);
   const checkpoint = await openCheckpoint(files);
   try {
     const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;

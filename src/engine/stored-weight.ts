@@ -131,9 +131,9 @@ function readBytes({ file, info, elements }: StoredWeight): Promise<Uint8Array<A
   return file.source.read(info.begin + elements.start * width, elements.count * width);
 }
 
-/** Throws a FormatError for a scale that is no number. */
+/** Throws a FormatError for an E8M0 scale that is no number. */
 export async function checkScales(parts: readonly StoredWeight[]): Promise<void> {
-  for (const part of parts) if (part.scale !== undefined) await storedScales(part);
+  for (const part of parts) if (part.scale !== undefined && part.scale.info.dtype !== "F32") await storedScales(part);
 }
 
 async function loadScales(part: StoredWeight): Promise<Float32Array> {
