@@ -8,7 +8,14 @@ import { type MemoryPlan, planMemory } from "../tensor/memory-plan.ts";
 import type { Call, Elements } from "../tensor/op.ts";
 import { layoutName } from "../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../tensor/shape.ts";
-import { type CompileOptions, type Device, type Program, requireWholeRows, type StepValues } from "./device.ts";
+import {
+  type CompileOptions,
+  type Device,
+  type Program,
+  requireWholeRows,
+  type StepValues,
+  withLateInputs,
+} from "./device.ts";
 
 export type Kernel = (call: Call<never>) => void;
 
@@ -92,7 +99,8 @@ class InterpretedProgram implements Program {
     this.#step = undefined;
   }
 
-  run(step: StepValues): Promise<void> {
+  async run(values: StepValues): Promise<void> {
+    const step = await withLateInputs(values);
     this.#checkSizes(step.sizes);
     const key = Object.values(step.sizes).join(",");
     const fresh = this.#calls?.key !== key;
@@ -100,7 +108,6 @@ class InterpretedProgram implements Program {
     this.#step = step;
     if (fresh) this.#calls = { key, calls: this.graph.nodes.map((node) => this.#bind(node, step.sizes)) };
     for (const call of this.#calls!.calls) call();
-    return Promise.resolve();
   }
 
   read(name: string): Float32Array | Float64Array | Int32Array {

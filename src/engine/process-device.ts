@@ -4,7 +4,15 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type { CompileOptions, Device, Program, StepValues, StoredBytes, StoredMatrix } from "../device/device.ts";
+import {
+  type CompileOptions,
+  type Device,
+  type Program,
+  type StepValues,
+  type StoredBytes,
+  type StoredMatrix,
+  withLateInputs,
+} from "../device/device.ts";
 import { DeviceError } from "../errors.ts";
 import type { Graph } from "../tensor/graph.ts";
 import type { Sizes } from "../tensor/shape.ts";
@@ -105,7 +113,8 @@ class ProcessProgram implements Program {
     this.#channel.tell({ kind: "reserve", program: this.#id, limits });
   }
 
-  async run({ sizes, inputs }: StepValues): Promise<void> {
+  async run(step: StepValues): Promise<void> {
+    const { sizes, inputs } = await withLateInputs(step);
     const result = await this.#channel.ask({ kind: "run", program: this.#id, sizes, inputs });
     const { outputs, memoryBytes } = result as { outputs: Record<string, Numbers>; memoryBytes: number };
     this.#outputs = outputs;
