@@ -62,6 +62,7 @@ function indexQueries(
   const up = g.call(linear, [latent, g.weight(`${name}.wq_b.weight`, [rows, queryLoraRank])], {});
   const heads = g.reshape(up, ["tokens", indexNumHeads, indexHeadDim]);
   const rotated = g.call(rope, [heads, positions], { frequencies, inverse: false });
+  g.label(`${name}.queries.exact`, rotated);
   return g.label(`${name}.queries`, roundedCache(g, rounding, rotated, "mxfp4"));
 }
 
