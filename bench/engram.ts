@@ -2,9 +2,11 @@
  * What the n-gram memory of a V4.1 model costs a decoded token: its tables in memory, against rows read from disk within a budget.
  *   freehold synthesize-model FOLDER --preset v4.1-bench --quant mxfp4 --engram 4096
  *   node bench/engram.ts FOLDER [--budget MiB] [--tokens N]
- * All variants run by turns on one device. "Warm pages" reads every row from the file, which the system has in memory; "warm rows"
- * finds them in the cache.
+ * All variants run by turns on one device. "Cold pages" reads every row from a disk whose pages the system has forgotten (Linux);
+ * "warm pages" from the file, which the system has in memory; "warm rows" finds them in the cache.
  */
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { folderFiles, openCheckpointFolder } from "../src/engine/checkpoint-folder.ts";
 import { chooseDevice } from "../src/engine/choose-device.ts";
@@ -48,12 +50,12 @@ async function decode(engram: EngramMemory | undefined): Promise<number[]> {
 
 const median = (times: number[]) => times.toSorted((a, b) => a - b)[Math.floor(times.length / 2)]!;
 const show = (name: string, times: number[], base: number, engram: EngramMemory) => {
-  const { tokens: all, lookups, rowsRead, reads, readBytes } = engram.counters;
+  const { tokens: all, lookups, rowsRead, batches, reads, readBytes } = engram.counters;
   const a = (n: number) => (n / all).toFixed(1);
   const slower = ((100 * median(times)) / base - 100).toFixed(1);
   report(
     name,
-    `${median(times).toFixed(2)} ms a token (${slower} % slower); a token ${a(lookups)} rows, ${a(rowsRead)} read in ${a(reads)} reads of ${(readBytes / all / 1024).toFixed(1)} KiB; ${(engram.memoryBytes / 2 ** 20).toFixed(0)} MiB`,
+    `${median(times).toFixed(2)} ms a token (${slower} % slower); a token ${a(lookups)} rows, ${a(rowsRead)} read in ${a(batches)} batches of ${a(reads)} reads, ${(readBytes / all / 1024).toFixed(1)} KiB; ${(engram.memoryBytes / 2 ** 20).toFixed(0)} MiB`,
   );
 };
 
@@ -64,21 +66,31 @@ report(
   `${(whole.memoryBytes / 2 ** 30).toFixed(2)} GiB in ${((performance.now() - started) / 1000).toFixed(1)} s`,
 );
 await decode(whole);
-const rounds = { memory: [] as number[], pages: [] as number[], rows: [] as number[] };
-const cold = (await open(budget))!;
-const first = await decode(cold);
-let pages = cold;
+/** Lets the system forget the files of the tables; those of the weights stay. */
+const forgetPages = () => {
+  const names = new Set(
+    checkpoint.tables.map(({ name }) => checkpoint.tensors.find((tensor) => tensor.name === name)!.file),
+  );
+  for (const name of names) execFileSync("dd", [`if=${join(folder, name)}`, "iflag=nocache", "count=0", "status=none"]);
+};
+const rounds = { memory: [] as number[], cold: [] as number[], pages: [] as number[], rows: [] as number[] };
+let gone = (await open(budget))!;
+await decode(gone);
+let pages = gone;
 const warm = (await open(budget))!;
 await decode(warm);
 for (let round = 0; round < 3; round++) {
   rounds.memory.push(...(await decode(whole)));
+  gone = (await open(budget))!;
+  forgetPages();
+  rounds.cold.push(...(await decode(gone)));
   pages = (await open(budget))!;
   rounds.pages.push(...(await decode(pages)));
   rounds.rows.push(...(await decode(warm)));
 }
 const base = median(rounds.memory);
 show("from memory", rounds.memory, base, whole);
-show("from disk, first time", first, base, cold);
+show("from disk, cold pages", rounds.cold, base, gone);
 show("from disk, warm pages", rounds.pages, base, pages);
 show("from disk, warm rows", rounds.rows, base, warm);
 process.exit();

@@ -1,5 +1,7 @@
 /** freehold bench: prefill and decode speed of a model, and what share of this machine's read speed decoding reaches. */
 import type { Command } from "commander";
+import { sequenceBytes } from "../engine/cache/sequence-bytes.ts";
+import { syntheticSequence } from "../engine/cache/synthetic-context.ts";
 import { weightBytesPerToken } from "../engine/memory-need.ts";
 import type { Model } from "../engine/model.ts";
 import { interruptible } from "./interrupt.ts";
@@ -11,12 +13,14 @@ interface BenchOptions extends ModelOptions {
   readonly generateTokens: number;
   readonly batch: number;
   readonly runs: number;
+  readonly depth?: readonly number[];
 }
 
 export function addBench(program: Command): void {
   const examples = [
     "freehold bench",
     "freehold bench --model bench.gguf --prompt-tokens 512 --generate-tokens 64 --json",
+    "freehold bench --model bench.gguf --depth 1024,65536,262144",
   ];
   withModelOptions(
     command(program, "bench", "Prefill and decode speed, and the share of the machine's read speed", examples),
@@ -25,6 +29,7 @@ export function addBench(program: Command): void {
     .option("--generate-tokens <n>", "tokens to decode", wholeNumber(1), 64)
     .option("--batch <n>", "sequences that decode together", wholeNumber(1), 1)
     .option("--runs <n>", "the median of so many runs", wholeNumber(1), 3)
+    .option("--depth <tokens...>", "decode also behind so much context, made of random rows", depths)
     .action(bench);
 }
 
@@ -34,6 +39,7 @@ async function bench(options: BenchOptions): Promise<void> {
   using model = await openModel(options, terminal, interruption.signal);
   const prompt = Array.from({ length: options.promptTokens }, (_, i) => token(model, i));
   model.checkPrompt(prompt, options.generateTokens);
+  for (const length of options.depth ?? []) model.checkPrompt({ length }, options.generateTokens);
   const prefill: number[] = [];
   const decode: number[] = [];
   for (let run = 0; run < options.runs; run++) {
@@ -41,6 +47,11 @@ async function bench(options: BenchOptions): Promise<void> {
     const speeds = await once(model, prompt, options, interruption.signal);
     prefill.push(speeds.prefill);
     decode.push(speeds.decode);
+  }
+  const behind: DepthReport[] = [];
+  for (const tokens of options.depth ?? []) {
+    terminal.progress(`decoding behind ${tokens} tokens`);
+    behind.push(await decodeBehind(model, tokens, options, interruption.signal));
   }
   terminal.clearProgress();
   const peakBytes = process.resourceUsage().maxRSS * 1024; // before the measurement below takes its own
@@ -60,6 +71,7 @@ async function bench(options: BenchOptions): Promise<void> {
       // A step of a batch reads the weights once for all its sequences; experts apart, which they share in part.
       share_of_ceiling: ceiling && (tokensPerSecond * bytesPerToken) / options.batch / ceiling,
     },
+    ...(options.depth === undefined ? {} : { behind }),
     peak_rss_bytes: peakBytes,
   };
   await print(report, terminal);
@@ -92,6 +104,50 @@ async function once(model: Model, prompt: number[], { generateTokens, batch }: B
   }
 }
 
+interface DepthReport {
+  readonly context_tokens: number;
+  readonly milliseconds_per_token: number;
+  /** Of the sequence's caches, and of its growing caches for each further token. */
+  readonly cache_bytes: number;
+  readonly cache_bytes_per_token: number;
+  /** Caches and working memory of the program. */
+  readonly program_bytes: number;
+}
+
+/** The median step behind a context whose caches are filled with random rows. */
+async function decodeBehind(
+  model: Model,
+  tokens: number,
+  { generateTokens, runs }: BenchOptions,
+  signal: AbortSignal,
+): Promise<DepthReport> {
+  const { runner } = model;
+  using base = await syntheticSequence(runner, tokens);
+  const times: number[] = [];
+  // A run before those that count: it makes room, and touches the experts that the same tokens choose again.
+  for (let run = -1; run < runs; run++) {
+    using sequence = base.fork();
+    for (let i = 0; i < generateTokens; i++) {
+      signal.throwIfAborted();
+      const started = performance.now();
+      await runner.step([{ sequence, tokenIds: [token(model, i * 31)], outputs: 1 }]);
+      if (run >= 0) times.push(performance.now() - started);
+    }
+  }
+  const pages = runner.cache.layouts.map(({ name, pageValues }) => base.cache.pagesOf(name).size * 4 * pageValues);
+  return {
+    context_tokens: tokens,
+    milliseconds_per_token: median(times),
+    cache_bytes: pages.reduce((sum, bytes) => sum + bytes, 0),
+    cache_bytes_per_token: sequenceBytes(runner.cache).bytesPerToken,
+    program_bytes: runner.program.memoryBytes,
+  };
+}
+
+function depths(text: string, others: readonly number[] = []): readonly number[] {
+  return [...others, ...text.split(",").map(wholeNumber(1))];
+}
+
 function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
@@ -106,6 +162,7 @@ interface Report {
     readonly read_ceiling_bytes_per_second: number | null;
     readonly share_of_ceiling: number | null;
   };
+  readonly behind?: readonly DepthReport[];
   readonly peak_rss_bytes: number;
 }
 
@@ -123,6 +180,10 @@ async function print(report: Report, terminal: Terminal): Promise<void> {
       `prefill   ${prefill.tokens_per_second.toFixed(1)} tokens/s over ${prefill.tokens} tokens`,
       `decode    ${decode.tokens_per_second.toFixed(1)} tokens/s, ${(decode.bytes_per_token / 1e6).toFixed(1)} MB of weights a token`,
       `memory    ${share === null ? "not measured" : `${(100 * share).toFixed(0)} % of ${reads}`}`,
+      ...(report.behind ?? []).map(
+        (depth) =>
+          `behind    ${depth.context_tokens} tokens: ${depth.milliseconds_per_token.toFixed(2)} ms a token; ${(depth.cache_bytes / 1e6).toFixed(1)} MB of caches, ${(depth.cache_bytes_per_token / 1e3).toFixed(2)} KB a token`,
+      ),
       `peak      ${(report.peak_rss_bytes / 1e6).toFixed(0)} MB resident`,
       "",
     ].join("\n"),

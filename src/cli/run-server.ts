@@ -119,11 +119,12 @@ function turnDirectoryOf({ cacheDir, cacheDisk }: ServeOptions): string | undefi
 }
 
 function engineOptionsOf(options: ServeOptions) {
-  const { device, threads, activations, instructions, context, cacheDir, cacheDisk, cacheMemory, maxBatch, name } =
-    options;
+  const { device, threads, activations, instructions, context, engramMemory } = options;
+  const { cacheDir, cacheDisk, cacheMemory, maxBatch, name } = options;
   return {
     ...{ device, threads, activations, instructions },
     contextLength: context,
+    engramCacheBytes: engramMemory === undefined ? undefined : engramMemory * 2 ** 20,
     cacheDirectory: cacheDir === undefined ? undefined : resolve(cacheDir),
     cacheDiskBytes: cacheDisk,
     cacheMemoryBytes: cacheMemory,

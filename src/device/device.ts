@@ -63,6 +63,14 @@ export interface CompileOptions {
 export interface StepValues {
   readonly sizes: Sizes;
   readonly inputs: Readonly<Record<string, Int32Array | Float32Array>>;
+  /** Inputs that come while the step runs: what does not need them may be computed before. If one fails, so does the step. */
+  readonly late?: Readonly<Record<string, Promise<Float32Array>>>;
+}
+
+/** The step when all its inputs are there: for devices that begin with everything. */
+export async function withLateInputs({ sizes, inputs, late = {} }: StepValues): Promise<StepValues> {
+  const entries = Object.entries(late).map(async ([name, values]) => [name, await values] as const);
+  return { sizes, inputs: { ...inputs, ...Object.fromEntries(await Promise.all(entries)) } };
 }
 
 /** "stopped": it was ended early. */

@@ -47,7 +47,6 @@ export class ModelRunner {
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
-  /** Tokens of the smallest group that an indexer scores. */
   /** Tokens that share an entry of the indexer. */
   readonly tokensPerScore: number;
 
@@ -140,9 +139,10 @@ export class ModelRunner {
     this.#makeRoom(parts);
     for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
     const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
-    const ngrams = await this.engram?.inputs(ngramParts(batch));
+    const ngrams = this.engram?.inputs(ngramParts(batch));
     this.engram?.prefetch(upcomingNgrams(batch));
-    const outcome = await this.program.run({ sizes, inputs: { ...inputs, ...ngrams } }, signal);
+    const step = { sizes, inputs: { ...inputs, ...ngrams?.inputs }, late: ngrams?.late ?? {} };
+    const outcome = await this.program.run(step, signal);
     if (outcome === "stopped") throw signal!.reason;
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 

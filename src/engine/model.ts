@@ -170,7 +170,7 @@ export class Model implements Disposable {
   }
 
   /** Throws unless the prompt fits the context with room for `reserve` more tokens. */
-  checkPrompt(tokenIds: readonly number[], reserve: number): void {
+  checkPrompt(tokenIds: ArrayLike<number>, reserve: number): void {
     if (tokenIds.length === 0) {
       throw new RequestError("The prompt is empty", {
         code: "empty-prompt",

@@ -4,14 +4,15 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import type {
-  CompileOptions,
-  Device,
-  Program,
-  StepOutcome,
-  StepValues,
-  StoredBytes,
-  StoredMatrix,
+import {
+  type CompileOptions,
+  type Device,
+  type Program,
+  type StepOutcome,
+  type StepValues,
+  type StoredBytes,
+  type StoredMatrix,
+  withLateInputs,
 } from "../device/device.ts";
 import { DeviceError } from "../errors.ts";
 import type { Graph } from "../tensor/graph.ts";
@@ -113,9 +114,10 @@ class ProcessProgram implements Program {
     this.#channel.tell({ kind: "reserve", program: this.#id, limits });
   }
 
-  async run({ sizes, inputs }: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
+  async run(step: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
     this.#outputs = {};
     if (signal?.aborted) return "stopped";
+    const { sizes, inputs } = await withLateInputs(step);
     const result = await this.#channel.ask({ kind: "run", program: this.#id, sizes, inputs }, signal);
     const { outcome, outputs, memoryBytes } = result as StepResult;
     this.#outputs = outputs;

@@ -4,6 +4,7 @@
  */
 import { appendFile, type FileHandle, mkdir, open, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { dialects, token } from "../chat/dialect.ts";
 import type { V41Config } from "../model/config.ts";
 import { drafterParameters, engramTables, modelParameters, type Parameter } from "../model/parameters.ts";
 import { countElements } from "../tensor/shape.ts";
@@ -191,14 +192,16 @@ function powersOfTwo(name: string, shape: readonly number[], value: number): Pla
   return { name: scale, dtype: "F8_E8M0", shape, bytes: countElements(shape), fill: (piece) => piece.fill(code) };
 }
 
-/** Two special tokens, the 256 bytes, and fillers up to the size of the vocabulary. */
+/** The tokens of the prompt format, so that such a model can be served; the 256 bytes; fillers up to the size of the vocabulary. */
 function byteTokenizerJson(vocabSize: number): unknown {
-  const tokens = ["<bos>", "<eos>", ...letterOfByte];
+  const { begin, end, ...others } = token;
+  const special = [begin, end, ...Object.values(others), dialects["v4.1"].systemToken!];
+  const tokens = [...special, ...letterOfByte];
   for (let i = tokens.length; i < vocabSize; i++) tokens.push(`f${i}`);
   const isolated = (Regex: string) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
   const last = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
   return {
-    added_tokens: tokens.slice(0, 2).map((content, id) => ({ id, content, special: true })),
+    added_tokens: special.map((content, id) => ({ id, content, special: true })),
     pre_tokenizer: { type: "Sequence", pretokenizers: [...deepseekPatterns.map(isolated), last] },
     model: { type: "BPE", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [] },
   };

@@ -18,7 +18,7 @@ import { type Append, ModelRunner, type Sequence } from "../../src/engine/model-
 import { ProcessDevice } from "../../src/engine/process-device.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { kernelBodiesHere } from "../kernel-devices.ts";
-import { giveRandomWeights, randomNumbers, smallConfig } from "../small-model.ts";
+import { giveRandomWeights, randomNumbers, smallConfigs } from "../small-model.ts";
 
 const workers = 2;
 
@@ -135,6 +135,7 @@ describe("the workers", () => {
   });
 });
 
+const smallConfig = smallConfigs.v4;
 /** Many layers of every kind. */
 const config = { ...smallConfig, numHiddenLayers: 12, compressRatios: repeated(smallConfig.compressRatios, 12) };
 

@@ -1,4 +1,4 @@
-/** The server as users start it, with the embedded model: what is computed once is never computed again, whatever is killed. */
+/** The server as users start it, with the embedded model and one of V4.1: what is computed once is never computed again, whatever is killed. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { describe, type TestContext, test } from "node:test";
+import { after, describe, type TestContext, test } from "node:test";
+import { v41Folder } from "../v41-folder.ts";
 
 const program = join(import.meta.dirname, "../../bin/freehold.js");
 
@@ -61,30 +62,40 @@ async function post(url: string, body: object): Promise<Answer> {
   return (await response.json()) as Answer;
 }
 
-/** About 1,900 tokens: near the end of what the embedded model has room for. */
-const story = "Once upon a time there was a little cat who lived in a red house. ".repeat(116);
-const conversation = [{ role: "user", content: `${story}What is the capital of France?` }];
+const folder = await v41Folder();
+after(() => folder[Symbol.asyncDispose]());
 
-describe("a conversation of 1,900 tokens that is sent again", { timeout: 60_000 }, () => {
-  test("is not computed again: not at once, and not after everything was killed and started anew", async (t) => {
-    const directory = mkdtempSync(join(tmpdir(), "freehold-restart-"));
-    t.after(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
-    const options = ["--cache-dir", directory];
-    const first = await startServer(t, options);
-    const cold = await ask(first.url, conversation);
-    assert.ok(cold.usage.prompt_tokens > 1800, `${cold.usage.prompt_tokens} tokens`);
-    assert.equal(cold.usage.prompt_tokens_details.cached_tokens, 0);
-    const again = await ask(first.url, conversation);
-    assertReused(again, cold);
+/** Sentences that make about 1,900 tokens: near the end of what the embedded model has room for. The other one has a token a byte. */
+const models = [
+  { name: "the embedded model", modelOptions: [], sentences: 116 },
+  { name: "V4.1", modelOptions: ["--model", folder.path], sentences: 29 },
+];
 
-    await flushed(first.url);
-    killAll(first.process);
-    await once(first.process, "exit");
-    const second = await startServer(t, options);
-    const restored = await ask(second.url, conversation);
-    assertReused(restored, cold);
+for (const { name, modelOptions, sentences } of models) {
+  describe(`a conversation of 1,900 tokens with ${name} that is sent again`, { timeout: 60_000 }, () => {
+    const story = "Once upon a time there was a little cat who lived in a red house. ".repeat(sentences);
+    const conversation = [{ role: "user", content: `${story}What is the capital of France?` }];
+
+    test("is not computed again: not at once, and not after everything was killed and started anew", async (t) => {
+      const directory = mkdtempSync(join(tmpdir(), "freehold-restart-"));
+      t.after(() => rmSync(directory, { recursive: true, force: true, maxRetries: 5 }));
+      const options = [...modelOptions, "--cache-dir", directory];
+      const first = await startServer(t, options);
+      const cold = await ask(first.url, conversation);
+      assert.ok(cold.usage.prompt_tokens > 1800, `${cold.usage.prompt_tokens} tokens`);
+      assert.equal(cold.usage.prompt_tokens_details.cached_tokens, 0);
+      const again = await ask(first.url, conversation);
+      assertReused(again, cold);
+
+      await flushed(first.url);
+      killAll(first.process);
+      await once(first.process, "exit");
+      const second = await startServer(t, options);
+      const restored = await ask(second.url, conversation);
+      assertReused(restored, cold);
+    });
   });
-});
+}
 
 describe("a turn with a tool call", { timeout: 60_000 }, () => {
   const tool = {

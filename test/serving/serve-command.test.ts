@@ -8,6 +8,7 @@ import { after, describe, test } from "node:test";
 import { promisify } from "node:util";
 import { Supervisor } from "../../src/server/processes/supervisor.ts";
 import { resolveServeConfig } from "../../src/server/serve-config.ts";
+import { v41Folder } from "../v41-folder.ts";
 import { streamEvents, until } from "./start-server.ts";
 
 const limits = { timeout: 60_000 };
@@ -75,32 +76,46 @@ describe("freehold serve", () => {
   });
 });
 
-describe("an engine with a model, killed in the middle of an answer", () => {
-  test("goes on with the very tokens that it would have given", limits, async () => {
-    const engineOptions = { cacheDiskBytes: 0 };
-    await using server = disposable(
-      await Supervisor.start(resolveServeConfig({ port: 0, log: "off", engineOptions }), { version: "0" }),
-    );
-    const url = await server.supervisor.url();
-    const ask = (stream: boolean) => {
-      const prompt = "Once upon a time there was a castle";
-      const body = JSON.stringify({ prompt, max_tokens: 120, temperature: 1, seed: 7, ignore_eos: true, stream });
-      return fetch(`${url}/v1/completions`, { method: "POST", headers: { "content-type": "application/json" }, body });
-    };
-    const whole = (await (await ask(false)).json()) as { choices: { text: string; finish_reason: string }[] };
-    let text = "";
-    let hasKilled = false;
-    for await (const { data } of streamEvents(await ask(true))) {
-      if (data === "[DONE]") break;
-      text += (JSON.parse(data) as { choices: { text: string }[] }).choices[0]?.text ?? "";
-      if (hasKilled || text.length < 20) continue;
-      process.kill(server.supervisor.enginePid!, "SIGKILL");
-      hasKilled = true;
-    }
-    assert.ok(hasKilled && whole.choices[0]!.text.length > 40, whole.choices[0]!.text);
-    assert.equal(text, whole.choices[0]!.text);
+const v41 = await v41Folder();
+after(() => v41[Symbol.asyncDispose]());
+
+for (const { name, reference } of [
+  { name: "the embedded model", reference: {} },
+  { name: "a V4.1 model", reference: { model: v41.path } },
+]) {
+  describe(`an engine with ${name}, killed in the middle of an answer`, () => {
+    test("goes on with the very tokens that it would have given", limits, async () => {
+      const engineOptions = { cacheDiskBytes: 0 };
+      await using server = disposable(
+        await Supervisor.start(resolveServeConfig({ port: 0, log: "off", engineOptions, ...reference }), {
+          version: "0",
+        }),
+      );
+      const url = await server.supervisor.url();
+      const ask = (stream: boolean) => {
+        const prompt = "Once upon a time there was a castle";
+        const body = JSON.stringify({ prompt, max_tokens: 120, temperature: 1, seed: 7, ignore_eos: true, stream });
+        return fetch(`${url}/v1/completions`, {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body,
+        });
+      };
+      const whole = (await (await ask(false)).json()) as { choices: { text: string; finish_reason: string }[] };
+      let text = "";
+      let hasKilled = false;
+      for await (const { data } of streamEvents(await ask(true))) {
+        if (data === "[DONE]") break;
+        text += (JSON.parse(data) as { choices: { text: string }[] }).choices[0]?.text ?? "";
+        if (hasKilled || text.length < 20) continue;
+        process.kill(server.supervisor.enginePid!, "SIGKILL");
+        hasKilled = true;
+      }
+      assert.ok(hasKilled && whole.choices[0]!.text.length > 40, whole.choices[0]!.text);
+      assert.equal(text, whole.choices[0]!.text);
+    });
   });
-});
+}
 
 function disposable(supervisor: Supervisor) {
   return { supervisor, [Symbol.asyncDispose]: () => supervisor.stop(0) };

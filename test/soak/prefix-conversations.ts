@@ -9,9 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PrefixCache } from "../../src/engine/cache/prefix-cache.ts";
 import type { ModelRunner, Sequence } from "../../src/engine/model-runner.ts";
-import type { V4Config } from "../../src/model/config.ts";
+import type { ModelConfig } from "../../src/model/config.ts";
 import { layoutName } from "../../src/tensor/paging.ts";
-import { randomNumbers, smallConfig, smallModel } from "../small-model.ts";
+import { randomNumbers, type SmallModelName, smallConfigs, smallModel, smallV41 } from "../small-model.ts";
 
 export interface ConversationCounts {
   rounds: number;
@@ -26,16 +26,25 @@ export interface ConversationCounts {
 const roundsOfWorld = 50;
 const mostTokens = 1400;
 
-export async function branchingConversations({ rounds, seed }: { rounds: number; seed: number }) {
+export interface ConversationsTask {
+  readonly rounds: number;
+  readonly seed: number;
+  readonly model: SmallModelName;
+}
+
+export async function branchingConversations({ rounds, seed, model }: ConversationsTask): Promise<ConversationCounts> {
   const counts = { rounds: 0, hits: 0, fromDisk: 0, cachedTokens: 0, promptTokens: 0, evictions: 0, reopened: 0 };
   for (let world = 0; counts.rounds < rounds; world++) {
     const random = randomNumbers((seed + world) * 7919);
-    const config = randomShape(random);
-    const { runner, device } = await smallModel(seed + world, config);
+    const { runner, device } = await smallModel(randomShapes[model](random), seed + world);
     const directory = await mkdtemp(join(tmpdir(), "freehold-conversations-"));
     try {
       const end = Math.min(rounds, counts.rounds + roundsOfWorld);
-      await new World(runner, directory, random, counts).run(end, `seed ${seed}, world ${world}`);
+      // Room in memory for nothing, for a few conversations, for all.
+      const pageBytes = runner.cache.layouts.reduce((sum, { pageValues }) => sum + 4 * pageValues, 0);
+      const memoryBudgetBytes = [0, 30 * pageBytes, 1 << 30][world % 3]!;
+      const setting = { runner, directory, memoryBudgetBytes };
+      await new World(setting, random, counts).run(end, `${model}, seed ${seed}, world ${world}`);
     } finally {
       await rm(directory, { recursive: true });
       device[Symbol.dispose]();
@@ -44,33 +53,61 @@ export async function branchingConversations({ rounds, seed }: { rounds: number;
   return counts;
 }
 
-function randomShape(random: () => number): V4Config {
-  const pick = <T>(...values: T[]): T => values[Math.floor(random() * values.length)]!;
-  const compressRatios = Array.from({ length: pick(2, 3, 4) }, () => pick(0, 4, 128) as 0 | 4 | 128);
-  const hashRouted = compressRatios.map((_, l) => l === 0);
-  const slidingWindow = pick(1, 3, 24, 32, 128);
-  return { ...smallConfig, numLayers: compressRatios.length, compressRatios, hashRouted, slidingWindow };
+const randomShapes: Readonly<Record<SmallModelName, (random: () => number) => ModelConfig>> = {
+  v4(random) {
+    const compressRatios = Array.from({ length: pick(random, 2, 3, 4) }, () => pick(random, 0, 4, 128) as 0 | 4 | 128);
+    const hashRouted = compressRatios.map((_, l) => l === 0);
+    const slidingWindow = pick(random, 1, 3, 24, 32, 128);
+    return { ...smallConfigs.v4, numLayers: compressRatios.length, compressRatios, hashRouted, slidingWindow };
+  },
+  /** Sources at the beginning of each kind of group, and some between; with a pool and without. */
+  "v4.1"(random) {
+    const ratios = [0, 2, 1].flatMap((ratio) => new Array<number>(pick(random, 0, 1, 2)).fill(ratio));
+    if (ratios.length === 0) ratios.push(1);
+    const isFirst = (l: number) => ratios[l] !== 0 && ratios[l] !== ratios[l - 1];
+    const layers = [...ratios.keys()];
+    const entries = layers.filter((l) => isFirst(l) || (ratios[l] === 2 && pick(random, true, false)));
+    const indexers = layers.filter((l) => entries.includes(l) || (ratios[l] !== 0 && pick(random, true, false)));
+    return smallV41({
+      num_hidden_layers: ratios.length,
+      compress_ratios: ratios,
+      kv_source_layer_ids: entries,
+      index_source_layer_ids: indexers,
+      candidate_source_layer_id: pick(random, -1, entries.at(-1) ?? -1),
+      sliding_window: pick(random, 1, 3, 24, 32, 128),
+    });
+  },
+};
+
+function pick<T>(random: () => number, ...values: T[]): T {
+  return values[Math.floor(random() * values.length)]!;
+}
+
+interface Setting {
+  readonly runner: ModelRunner;
+  readonly directory: string;
+  readonly memoryBudgetBytes: number;
 }
 
 class World {
   readonly #runner: ModelRunner;
   readonly #directory: string;
+  readonly #memoryBudgetBytes: number;
   readonly #random: () => number;
   readonly #counts: ConversationCounts;
   /** What clients said and heard, by namespace. */
   readonly #histories: { namespace: string; tokenIds: number[] }[] = [];
 
-  constructor(runner: ModelRunner, directory: string, random: () => number, counts: ConversationCounts) {
+  constructor({ runner, directory, memoryBudgetBytes }: Setting, random: () => number, counts: ConversationCounts) {
     this.#runner = runner;
     this.#directory = directory;
+    this.#memoryBudgetBytes = memoryBudgetBytes;
     this.#random = random;
     this.#counts = counts;
   }
 
   async run(end: number, where: string): Promise<void> {
-    const pageBytes = this.#runner.cache.layouts.reduce((sum, { pageValues }) => sum + 4 * pageValues, 0);
-    // Room for a few conversations, for all, or for nothing.
-    const memoryBudgetBytes = [0, 30 * pageBytes, 1 << 30][this.#below(3)]!;
+    const memoryBudgetBytes = this.#memoryBudgetBytes;
     const store = { directory: this.#directory, budgetBytes: 32 << 20, segmentBytes: 256 << 10, reserveBytes: 0 };
     const open = () =>
       PrefixCache.open({ runner: this.#runner, modelDigest: "m", memoryBudgetBytes, store, now: () => 0 });

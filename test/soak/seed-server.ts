@@ -1,5 +1,5 @@
 /**
- * The server with the embedded model under load, its three processes as in service. Answers are functions of prompt and seed, so each
+ * The server with a model under load, the embedded one or a V4.1 model of random weights, its three processes as in service. Answers are functions of prompt and seed, so each
  * can be compared with what an undisturbed server gave, whatever is killed, aborted or batched meanwhile.
  */
 import assert from "node:assert/strict";
@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { Supervisor } from "../../src/server/processes/supervisor.ts";
 import { resolveServeConfig } from "../../src/server/serve-config.ts";
 import { until } from "../serving/start-server.ts";
-import { randomNumbers } from "../small-model.ts";
+import { randomNumbers, type SmallModelName } from "../small-model.ts";
+import { v41Folder } from "../v41-folder.ts";
 
 interface Question {
   readonly messages: readonly object[];
@@ -18,6 +19,11 @@ interface Question {
   readonly max_tokens: number;
   readonly temperature: number;
   readonly thinking: object;
+}
+
+interface Load {
+  readonly seed: number;
+  readonly model: SmallModelName;
 }
 
 export interface CrashCounts {
@@ -28,8 +34,8 @@ export interface CrashCounts {
 }
 
 /** Kills the engine again and again while questions are answered: every answer is what it would have been. */
-export async function crashes({ rounds, seed }: { rounds: number; seed: number }): Promise<CrashCounts> {
-  return withServer(async (server, url) => {
+export async function crashes({ rounds, seed, model }: Load & { rounds: number }): Promise<CrashCounts> {
+  return withServer(model, async (server, url) => {
     const questions = Array.from({ length: 12 }, (_, i) => question(seed + i, 400));
     const expected = await Promise.all(questions.map((one) => ask(url, one)));
     const times: number[] = [];
@@ -69,8 +75,8 @@ export interface ChatCounts {
 }
 
 /** Chats for a while, a fifth of them given up by their clients: no error, no leak. */
-export async function chats({ seconds, seed }: { seconds: number; seed: number }): Promise<ChatCounts> {
-  return withServer(async (server, url) => {
+export async function chats({ seconds, seed, model }: Load & { seconds: number }): Promise<ChatCounts> {
+  return withServer(model, async (server, url) => {
     const random = randomNumbers(seed);
     const ends = performance.now() + 1000 * seconds;
     const counts = { answers: 0, aborted: 0 };
@@ -101,9 +107,11 @@ export async function chats({ seconds, seed }: { seconds: number; seed: number }
   });
 }
 
-async function withServer<T>(work: (server: Supervisor, url: string) => Promise<T>): Promise<T> {
+async function withServer<T>(model: SmallModelName, work: (server: Supervisor, url: string) => Promise<T>): Promise<T> {
+  await using folder = model === "v4.1" ? await v41Folder() : undefined;
   const cacheDirectory = await mkdtemp(join(tmpdir(), "freehold-soak-"));
-  const config = resolveServeConfig({ port: 0, log: "off", engineOptions: { cacheDirectory } });
+  const reference = folder === undefined ? {} : { model: folder.path };
+  const config = resolveServeConfig({ port: 0, log: "off", ...reference, engineOptions: { cacheDirectory } });
   const server = await Supervisor.start(config, { version: "0.0.0" });
   try {
     return await work(server, await server.url());

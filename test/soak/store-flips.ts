@@ -30,13 +30,10 @@ export async function flipBits({ rounds, seed }: { rounds: number; seed: number 
     const right = await readableRecords(store);
     await store.close();
     const images = await readAll(directory);
-    const total = [...images.values()].reduce((sum, { length }) => sum + length, 0);
     for (; counts.flips < rounds; counts.flips++) {
-      const { name, at, bit } = place(images, Math.floor(random() * total), Math.floor(random() * 8));
-      const where = `seed ${seed}, flip ${counts.flips}: bit ${bit} of byte ${at} of ${name}`;
-      const damaged = Buffer.from(images.get(name)!);
-      damaged[at]! ^= 1 << bit;
-      await writeFile(join(directory, name), damaged);
+      const { name, bytes, what } = damagedAt(images, random);
+      const where = `seed ${seed}, flip ${counts.flips}: ${what}`;
+      await writeFile(join(directory, name), bytes);
       const opened = await open();
       assert.equal(opened.state, "on", `${where}: ${opened.reason}`);
       const found = await readableRecords(opened);
@@ -54,13 +51,13 @@ export async function flipBits({ rounds, seed }: { rounds: number; seed: number 
   return counts;
 }
 
-async function readAll(directory: string): Promise<Map<string, Buffer>> {
+export async function readAll(directory: string): Promise<Map<string, Buffer>> {
   const names = (await readdir(directory)).sort();
   return new Map(await Promise.all(names.map(async (name) => [name, await readFile(join(directory, name))] as const)));
 }
 
 /** Opening a damaged store repairs it: files may have been cut, written or removed. */
-async function restore(directory: string, images: ReadonlyMap<string, Buffer>): Promise<void> {
+export async function restore(directory: string, images: ReadonlyMap<string, Buffer>): Promise<void> {
   for (const name of await readdir(directory)) if (!images.has(name)) await rm(join(directory, name));
   for (const [name, bytes] of images) {
     const found = await readFile(join(directory, name)).catch(() => undefined);
@@ -68,11 +65,18 @@ async function restore(directory: string, images: ReadonlyMap<string, Buffer>): 
   }
 }
 
-function place(images: ReadonlyMap<string, Buffer>, byte: number, bit: number) {
-  let at = byte;
-  for (const [name, { length }] of images) {
-    if (at < length) return { name, at, bit };
-    at -= length;
+/** One of the files with one bit turned, anywhere in all of them. */
+export function damagedAt(images: ReadonlyMap<string, Buffer>, random: () => number) {
+  const total = [...images.values()].reduce((sum, { length }) => sum + length, 0);
+  let at = Math.floor(random() * total);
+  const bit = Math.floor(random() * 8);
+  for (const [name, image] of images) {
+    if (at < image.length) {
+      const bytes = Buffer.from(image);
+      bytes[at]! ^= 1 << bit;
+      return { name, bytes, what: `bit ${bit} of byte ${at} of ${name}` };
+    }
+    at -= image.length;
   }
-  throw new RangeError(`There is no byte ${byte}`);
+  throw new RangeError("There is no file to damage");
 }

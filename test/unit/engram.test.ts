@@ -8,17 +8,22 @@ import { after, describe, test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import fc from "fast-check";
 import type { StoredMatrix } from "../../src/device/device.ts";
+import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
 import { folderFiles } from "../../src/engine/checkpoint-folder.ts";
-import { EngramMemory } from "../../src/engine/engram/engram-memory.ts";
+import { type EngramInputs, EngramMemory } from "../../src/engine/engram/engram-memory.ts";
 import { RowCache } from "../../src/engine/engram/row-cache.ts";
 import { openRowTable } from "../../src/engine/engram/row-table.ts";
 import { compressIds, engramTokenMap } from "../../src/engine/engram/token-map.ts";
 import { FileSource } from "../../src/engine/file-source.ts";
+import { ModelRunner } from "../../src/engine/model-runner.ts";
 import { FormatError, ModelError } from "../../src/errors.ts";
+import type { ByteSource } from "../../src/format/byte-source.ts";
 import { parseConfig } from "../../src/model/parse-config.ts";
 import { engramConstants } from "../../src/model/v41/engram-hash.ts";
 import { e4m3Values } from "../../src/quant/number-codes.ts";
 import { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
+import { bestBody } from "../kernel-devices.ts";
+import { randomEngram, smallConfigs, smallRunner } from "../small-model.ts";
 
 const data = join(import.meta.dirname, "../data");
 const readJson = (path: string) => JSON.parse(readFileSync(join(data, path), "utf8"));
@@ -140,10 +145,10 @@ describe("a table read by row", () => {
     const table = await openRowTable(stored, "table", { budgetBytes: 20_000, threads: 3 });
     const into = new Float32Array(4 * 64);
     await table.gather(Int32Array.of(5, 9, 5, 400), into);
-    assert.deepEqual(table.counters, { lookups: 4, rowsRead: 3, reads: 6, readBytes: 3 * 66 });
+    assert.deepEqual(table.counters, { lookups: 4, rowsRead: 3, batches: 1, reads: 6, readBytes: 3 * 66 });
     table.prefetch(Int32Array.of(7, 9));
     await table.gather(Int32Array.of(5, 7, 9, 400), into);
-    assert.deepEqual(table.counters, { lookups: 8, rowsRead: 4, reads: 8, readBytes: 4 * 66 });
+    assert.deepEqual(table.counters, { lookups: 8, rowsRead: 4, batches: 2, reads: 8, readBytes: 4 * 66 });
     table[Symbol.dispose]();
     await source.close();
   });
@@ -154,7 +159,7 @@ describe("a table read by row", () => {
     const table = await openRowTable(stored, "table", { budgetBytes: 0, threads: 2 });
     table.prefetch(Int32Array.of(300));
     await assert.rejects(
-      table.gather(Int32Array.of(300), new Float32Array(64)),
+      async () => table.gather(Int32Array.of(300), new Float32Array(64)),
       (error) => error instanceof FormatError && error.code === "truncated" && /cut ends at byte/.test(error.message),
     );
     table[Symbol.dispose]();
@@ -204,14 +209,20 @@ describe("the memory of a model", () => {
     using small = await open(0);
     using large = await open(1 << 20);
     const ids = Array.from({ length: 40 }, (_, i) => (i * 11) % 68);
-    const whole = await large.inputs([{ before: [], tokenIds: ids }]);
+    const all = async ({ inputs, late }: EngramInputs) => {
+      const read = Object.entries(late).map(async ([name, values]) => [name, await values] as const);
+      return { ...inputs, ...Object.fromEntries(await Promise.all(read)) };
+    };
+    const whole = await all(large.inputs([{ before: [], tokenIds: ids }]));
     for (let cut = 0; cut < 40; cut += 7) {
       const [a, b] = [ids.slice(0, cut), ids.slice(cut)];
       small.prefetch([{ before: a, tokenIds: b }]);
-      const parts = await small.inputs([
-        { before: a, tokenIds: b },
-        { before: [], tokenIds: a },
-      ]);
+      const parts = await all(
+        small.inputs([
+          { before: a, tokenIds: b },
+          { before: [], tokenIds: a },
+        ]),
+      );
       for (const [input, values] of Object.entries(whole)) {
         const columns = values.length / 40;
         const joined = [
@@ -236,3 +247,61 @@ describe("the memory of a model", () => {
     assert.deepEqual(rows([5, 99_999]), rows([5, engram.padTokenId]));
   });
 });
+
+describe("rows that are read while a step computes", () => {
+  const config = smallConfigs["v4.1"];
+  const tokenIds = Array.from({ length: 50 }, (_, i) => (i * 11) % config.vocabSize);
+
+  test("hold up their own layer, not those below, and change no bit", async () => {
+    using device = await bestBody.create({ workers: 2 });
+    const plain = await smallRunner(config, device, 3);
+    const expected = await plain.append({ sequence: plain.createSequence(), tokenIds, outputs: 50 });
+    const gate = Promise.withResolvers<void>();
+    using engram = await randomEngram(config, 3, (source) => ({
+      ...reading(source),
+      read: (offset, length) => gate.promise.then(() => source.read(offset, length)),
+    }));
+    const runner = new ModelRunner(config, device, { stepTokens: 256, engram });
+    const { host } = device;
+    const run = host.run.bind(host);
+    let runs = 0;
+    host.run = async (work, signal) => {
+      const outcome = await run(work, signal);
+      runs++;
+      return outcome;
+    };
+    const step = runner.append({ sequence: runner.createSequence(), tokenIds, outputs: 50 });
+    while (runs === 0) await new Promise((resolve) => setImmediate(resolve));
+    gate.resolve();
+    assert.deepEqual(await step, expected);
+    assert.equal(runs, 3, "one part below each of the two layers, and one for the rest");
+    host.run = run;
+  });
+
+  for (const kind of ["kernel", "reference"] as const)
+    test(`that cannot be read fail the step and no later one (${kind} device)`, async () => {
+      using device = kind === "kernel" ? await bestBody.create({ workers: 2 }) : new ReferenceDevice();
+      const plain = await smallRunner(config, device, 3);
+      const expected = await plain.append({ sequence: plain.createSequence(), tokenIds, outputs: 1 });
+      let isBroken = false;
+      using engram = await randomEngram(config, 3, (source) => ({
+        ...reading(source),
+        read: async (offset, length) => {
+          if (isBroken) throw new FormatError("The disk is gone", { code: "truncated" });
+          return source.read(offset, length);
+        },
+      }));
+      const runner = new ModelRunner(config, device, { stepTokens: 256, engram });
+      const sequence = runner.createSequence();
+      await runner.append({ sequence, tokenIds: tokenIds.slice(0, 20), outputs: 0 });
+      isBroken = true;
+      const rest = { sequence, tokenIds: tokenIds.slice(20), outputs: 1 };
+      await assert.rejects(runner.append(rest), /The disk is gone/);
+      isBroken = false;
+      assert.deepEqual(await runner.append(rest), expected);
+    });
+});
+
+function reading({ name, size }: ByteSource) {
+  return { name, size, close: async () => {} };
+}

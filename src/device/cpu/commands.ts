@@ -21,6 +21,7 @@ import {
 } from "./op-slots.ts";
 
 export const commandSlots = 56;
+export const commandBytes = 8 * commandSlots;
 const cursorSets = 32;
 /** Weights of this many rows are worked on together: TILE in kernels/base.h. */
 const tile = 16;

@@ -9,7 +9,7 @@ import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
 import { type CompileOptions, type Program, requireWholeRows, type StepOutcome, type StepValues } from "../device.ts";
-import { CommandWriter, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
+import { CommandWriter, commandBytes, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
 import type { PlacedMatrix, Placement, Span } from "./op-slots.ts";
@@ -23,6 +23,8 @@ const mostCommandLists = 24;
 interface CommandList {
   readonly region: Region;
   readonly count: number;
+  /** Inputs of floats, and the first command that may read each: in the order of the commands. */
+  readonly firstReads: readonly { readonly name: string; readonly command: number }[];
 }
 
 export class KernelProgram implements Program {
@@ -73,13 +75,31 @@ export class KernelProgram implements Program {
     this.#takeInputs(step);
     this.#sizes = undefined;
     const list = this.#commands(step.sizes);
-    const { scratch, scratchBytes: each } = this.#work;
-    const { region, count } = list;
-    const tokens = step.sizes.tokens ?? Number.POSITIVE_INFINITY; // images have patches instead, and many of them
-    const work = { commands: region.address, count, scratch: scratch.address, scratchBytes: each, tokens };
-    const outcome = await this.#host.run(work, signal);
+    let done = 0;
+    for (const { name, command } of list.firstReads) {
+      const late = step.late?.[name];
+      if (late === undefined) continue;
+      if ((await this.#runCommands(list, done, command, step, signal)) === "stopped") return "stopped";
+      done = command;
+      this.#takeInput(name, await late, step.sizes);
+    }
+    const outcome = await this.#runCommands(list, done, list.count, step, signal);
     if (outcome === "done") this.#sizes = step.sizes;
     return outcome;
+  }
+
+  async #runCommands(
+    { region }: CommandList,
+    begin: number,
+    end: number,
+    { sizes }: StepValues,
+    signal: AbortSignal | undefined,
+  ): Promise<StepOutcome> {
+    if (begin === end) return "done";
+    const { scratch, scratchBytes } = this.#work;
+    const commands = region.address + begin * commandBytes;
+    const tokens = sizes.tokens ?? Number.POSITIVE_INFINITY; // images have patches instead, and many of them
+    return this.#host.run({ commands, count: end - begin, scratch: scratch.address, scratchBytes, tokens }, signal);
   }
 
   read(name: string): Float32Array | Int32Array {
@@ -188,23 +208,30 @@ export class KernelProgram implements Program {
     return storage.kind !== "weight" || this.#weight(storage.name).kind === "numbers";
   }
 
-  /** Copies the inputs to where the commands expect them. A buffer that must grow moves, and the commands with it. */
-  #takeInputs(step: StepValues): void {
+  /** Copies the inputs to where the commands expect them, and makes room for those that come late. */
+  #takeInputs({ sizes, inputs, late }: StepValues): void {
     for (const [name, tensor] of this.graph.inputs) {
-      const values = found(step.inputs[name], "input", name);
-      const elements = countElements(resolveShape(tensor.shape, step.sizes));
-      if (values.length !== elements) {
-        throw new DeviceError(`The input "${name}" has ${values.length} elements, the step needs ${elements}`);
-      }
-      let region = this.#inputs.get(name);
-      if (region === undefined || region.bytes < 4 * elements) {
-        region?.free();
-        region = this.#host.allocate(Math.max(256, 8 * elements));
-        this.#inputs.set(name, region);
-        this.#forgetLists();
-      }
-      (tensor.dtype === "i32" ? int32View : float32View)(region, 0, elements).set(values);
+      this.#makeRoomForInput(name, countElements(resolveShape(tensor.shape, sizes)));
+      if (late?.[name] === undefined) this.#takeInput(name, found(inputs[name], "input", name), sizes);
     }
+  }
+
+  #takeInput(name: string, values: Int32Array | Float32Array, sizes: Sizes): void {
+    const tensor = this.graph.inputs.get(name)!;
+    const elements = countElements(resolveShape(tensor.shape, sizes));
+    if (values.length !== elements) {
+      throw new DeviceError(`The input "${name}" has ${values.length} elements, the step needs ${elements}`);
+    }
+    (tensor.dtype === "i32" ? int32View : float32View)(this.#inputs.get(name)!, 0, elements).set(values);
+  }
+
+  /** A buffer that must grow moves, and the commands with it. */
+  #makeRoomForInput(name: string, elements: number): void {
+    const region = this.#inputs.get(name);
+    if (region !== undefined && region.bytes >= 4 * elements) return;
+    region?.free();
+    this.#inputs.set(name, this.#host.allocate(Math.max(256, 8 * elements)));
+    this.#forgetLists();
   }
 
   #commands(sizes: Sizes): CommandList {
@@ -223,11 +250,18 @@ export class KernelProgram implements Program {
 
   #write(sizes: Sizes): CommandList {
     const writer = new CommandWriter(this.#placement(sizes));
-    for (const node of this.graph.nodes) writer.node(node);
+    const firstReads: { name: string; command: number }[] = [];
+    const isFirst = (name: string) => firstReads.every((read) => read.name !== name);
+    for (const node of this.graph.nodes) {
+      for (const { storage, dtype } of node.inputs)
+        if (storage.kind === "input" && dtype === "f32" && isFirst(storage.name))
+          firstReads.push({ name: storage.name, command: writer.count });
+      writer.node(node);
+    }
     const commands = writer.finish();
     const region = this.#host.allocate(commands.byteLength);
     new Float64Array(region.view.buffer, region.view.byteOffset, commands.length).set(commands);
-    return { region, count: writer.count };
+    return { region, count: writer.count, firstReads };
   }
 
   #placement(sizes: Sizes): Placement {

@@ -15,6 +15,7 @@ import {
   requireWholeRows,
   type StepOutcome,
   type StepValues,
+  withLateInputs,
 } from "../device.ts";
 import { yieldToEventLoop } from "../event-loop.ts";
 
@@ -84,7 +85,8 @@ class ReferenceProgram implements Program {
     this.#step = undefined;
   }
 
-  async run(step: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
+  async run(values: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
+    const step = await withLateInputs(values);
     this.#checkSizes(step.sizes);
     const key = Object.values(step.sizes).join(",");
     const fresh = this.#calls?.key !== key;

@@ -295,8 +295,11 @@ export class BatchEngine implements EnginePort {
     const answer = this.#bySerial.get(id)!;
     const sequence = answer.sequence!;
     const draft = answer.draft.slice(0, drafted);
-    const known = answer.tokenIds.slice(sequence.length, sequence.length + tokens);
-    const append = { sequence, tokenIds: [...known, ...draft], outputs: answer.outputsOf(tokens, draft.length) };
+    const end = sequence.length + tokens;
+    const known = answer.tokenIds.slice(sequence.length, end);
+    const upcoming = answer.tokenIds.slice(end, end + tokens);
+    const outputs = answer.outputsOf(tokens, draft.length);
+    const append = { sequence, tokenIds: [...known, ...draft], outputs, upcoming };
     return { answer, append, draft, remember };
   }
 

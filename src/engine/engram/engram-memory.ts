@@ -15,6 +15,12 @@ export interface NgramPart {
   readonly tokenIds: readonly number[];
 }
 
+/** What a step reads of the n-gram memory, by the names of the graph's inputs. */
+export interface EngramInputs {
+  readonly inputs: Readonly<Record<string, Float32Array>>;
+  readonly late: Readonly<Record<string, Promise<Float32Array>>>;
+}
+
 export interface EngramOptions {
   /** Bytes of memory for the rows of all tables together. Default: 512 MiB. */
   readonly cacheBytes?: number;
@@ -65,16 +71,27 @@ export class EngramMemory implements Disposable {
     return new EngramMemory(config, engram, tokenMap, opened);
   }
 
-  /** The inputs of a step: for each layer the rows of all its tokens, dequantised. */
-  async inputs(parts: readonly NgramPart[]): Promise<Record<string, Float32Array>> {
+  /**
+   * The inputs of a step: for each layer the rows of all its tokens, dequantised. Rows that have to be read come late: their layer
+   * waits for them, and those below compute meanwhile.
+   */
+  inputs(parts: readonly NgramPart[]): EngramInputs {
     this.#tokens += parts.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
-    const read = this.#layers.map(async ({ input, hash, table }) => {
+    const inputs: Record<string, Float32Array> = {};
+    const late: Record<string, Promise<Float32Array>> = {};
+    for (const { input, hash, table } of this.#layers) {
       const rows = this.#rowsOf(hash, parts);
       const values = new Float32Array(rows.length * this.#config.headDim);
-      await table.gather(rows, values);
-      return [input, values] as const;
-    });
-    return Object.fromEntries(await Promise.all(read));
+      const read = table.gather(rows, values);
+      if (read === undefined) {
+        inputs[input] = values;
+        continue;
+      }
+      late[input] = read.then(() => values);
+      // A step that fails before it asks for them leaves nobody who would hear of this failure.
+      late[input].catch(() => {});
+    }
+    return { inputs, late };
   }
 
   /** Begins to read the rows of a later step. */
@@ -88,11 +105,12 @@ export class EngramMemory implements Disposable {
   }
 
   get counters(): RowCounters & { readonly tokens: number } {
-    const total = { tokens: this.#tokens, lookups: 0, rowsRead: 0, reads: 0, readBytes: 0 };
+    const total = { tokens: this.#tokens, lookups: 0, rowsRead: 0, batches: 0, reads: 0, readBytes: 0 };
     for (const { table } of this.#layers) {
-      const { lookups, rowsRead, reads, readBytes } = table.counters;
+      const { lookups, rowsRead, batches, reads, readBytes } = table.counters;
       total.lookups += lookups;
       total.rowsRead += rowsRead;
+      total.batches += batches;
       total.reads += reads;
       total.readBytes += readBytes;
     }

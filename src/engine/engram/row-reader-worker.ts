@@ -5,18 +5,23 @@ import type { ReadDone, ReadJob } from "./row-reader.ts";
 
 const files = new Map<string, number>();
 
-function read({ path, rows, begin, rowBytes, memory, stride, at }: ReadJob): void {
-  let file = files.get(path);
-  if (file === undefined) {
-    file = openSync(path, "r");
-    files.set(path, file);
-  }
+function read({ rows, stretches, stride, memory }: ReadJob): void {
   const bytes = new Uint8Array(memory);
-  for (const [i, row] of rows.entries()) {
-    const offset = begin + row * rowBytes;
-    const found = readSync(file, bytes, at + i * stride, rowBytes, offset);
-    if (found < rowBytes) throw new Error(`${path} ends at byte ${offset + found}, ${offset + rowBytes} were expected`);
+  for (const { path, begin, rowBytes, at } of stretches) {
+    const file = opened(path);
+    for (const [i, row] of rows.entries()) {
+      const offset = begin + row * rowBytes;
+      const found = readSync(file, bytes, at + i * stride, rowBytes, offset);
+      if (found < rowBytes)
+        throw new Error(`${path} ends at byte ${offset + found}, ${offset + rowBytes} were expected`);
+    }
   }
+}
+
+function opened(path: string): number {
+  const file = files.get(path) ?? openSync(path, "r");
+  files.set(path, file);
+  return file;
 }
 
 parentPort!.on("message", (job: ReadJob) => {

@@ -7,31 +7,35 @@ import type { StoredBytes } from "../../device/device.ts";
 import { FormatError } from "../../errors.ts";
 import { FileSource } from "../file-source.ts";
 
-/** Row i of the list goes to `i * stride + at` of the memory that all stretches of the batch share. */
+/** Rows, and what is read of each: every stretch goes to `i * stride + at` for row i of the list. */
 export interface RowRead {
   readonly rows: Int32Array;
-  readonly bytes: StoredBytes;
-  readonly rowBytes: number;
   readonly stride: number;
-  readonly at: number;
+  readonly stretches: readonly {
+    readonly bytes: StoredBytes;
+    readonly rowBytes: number;
+    readonly at: number;
+  }[];
 }
 
 export interface RowReader extends Disposable {
   /** Calls of the operating system so far. */
   readonly reads: number;
-  read(batch: readonly RowRead[], into: Uint8Array): Promise<void>;
+  read(batch: RowRead, into: Uint8Array): Promise<void>;
 }
 
-/** A stretch of work for a reading thread. */
+/** A part of a batch for a reading thread. */
 export interface ReadJob {
   readonly id: number;
-  readonly path: string;
   readonly rows: Int32Array;
-  readonly begin: number;
-  readonly rowBytes: number;
-  readonly memory: SharedArrayBuffer;
   readonly stride: number;
-  readonly at: number;
+  readonly stretches: readonly {
+    readonly path: string;
+    readonly begin: number;
+    readonly rowBytes: number;
+    readonly at: number;
+  }[];
+  readonly memory: SharedArrayBuffer;
 }
 
 export type ReadDone = { readonly id: number; readonly error?: string };
@@ -63,9 +67,9 @@ export class ThreadReader implements RowReader {
     return this.#reads;
   }
 
-  async read(batch: readonly RowRead[], into: Uint8Array): Promise<void> {
+  async read(batch: RowRead, into: Uint8Array): Promise<void> {
     if (this.#gone !== undefined) throw this.#gone;
-    const jobs = batch.flatMap((read) => this.#jobsOf(read, into.buffer as SharedArrayBuffer));
+    const jobs = this.#jobsOf(batch, into.buffer as SharedArrayBuffer);
     for (const worker of this.#threads) worker.ref();
     try {
       await Promise.all(jobs);
@@ -79,21 +83,22 @@ export class ThreadReader implements RowReader {
     for (const worker of this.#threads) void worker.terminate();
   }
 
-  #jobsOf({ rows, bytes, ...place }: RowRead, memory: SharedArrayBuffer): Promise<void>[] {
-    const { path } = bytes.source as FileSource; // readerFor chose this reader for files
+  #jobsOf({ rows, stride, stretches }: RowRead, memory: SharedArrayBuffer): Promise<void>[] {
     const each = Math.max(leastRowsOfJob, Math.ceil(rows.length / this.#threads.length));
-    this.#reads += rows.length;
+    this.#reads += rows.length * stretches.length;
     return Array.from({ length: Math.ceil(rows.length / each) }, (_, i) => {
       const id = this.#next++;
-      const at = place.at + i * each * place.stride;
       const job: ReadJob = {
-        ...place,
         id,
-        path,
-        at,
         memory,
-        begin: bytes.offset,
+        stride,
         rows: rows.slice(i * each, (i + 1) * each),
+        stretches: stretches.map(({ bytes: { source, offset }, rowBytes, at }) => ({
+          path: (source as FileSource).path, // readerFor chose this reader for files
+          begin: offset,
+          rowBytes,
+          at: at + i * each * stride,
+        })),
       };
       const done = Promise.withResolvers<void>();
       this.#waiting.set(id, done);
@@ -126,8 +131,8 @@ export class SourceReader implements RowReader {
     return this.#reads;
   }
 
-  async read(batch: readonly RowRead[], into: Uint8Array): Promise<void> {
-    for (const { rows, bytes, rowBytes, stride, at } of batch) {
+  async read({ rows, stride, stretches }: RowRead, into: Uint8Array): Promise<void> {
+    for (const { bytes, rowBytes, at } of stretches) {
       for (const [i, row] of rows.entries()) {
         this.#reads++;
         into.set(await bytes.source.read(bytes.offset + row * rowBytes, rowBytes), i * stride + at);

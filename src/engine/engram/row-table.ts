@@ -10,8 +10,9 @@ import { type RowReader, readerFor } from "./row-reader.ts";
 export interface RowCounters {
   /** Rows that were asked for. */
   readonly lookups: number;
-  /** Rows that were read from the file, and with how many calls and bytes. */
+  /** Rows that were read from the file, in how many batches, and with how many calls and bytes. */
   readonly rowsRead: number;
+  readonly batches: number;
   readonly reads: number;
   readonly readBytes: number;
 }
@@ -19,8 +20,8 @@ export interface RowCounters {
 export interface RowTable extends Disposable {
   readonly counters: RowCounters;
   readonly memoryBytes: number;
-  /** Row i of the list goes to `into`, columns values each. */
-  gather(rows: Int32Array, into: Float32Array): Promise<void>;
+  /** Row i of the list goes to `into`, columns values each: at once where all are in memory (undefined), or when they are read. */
+  gather(rows: Int32Array, into: Float32Array): Promise<void> | undefined;
   /** Rows that will be asked for soon. */
   prefetch(rows: Int32Array): void;
 }
@@ -48,7 +49,7 @@ async function residentTable({ rows, parts }: StoredMatrix, decoder: RowDecoder)
   return {
     memoryBytes: rows * (dataBytes + scaleBytes),
     get counters() {
-      return { lookups, rowsRead: 0, reads: 0, readBytes: 0 };
+      return { lookups, rowsRead: 0, batches: 0, reads: 0, readBytes: 0 };
     },
     gather(wanted, into) {
       lookups += wanted.length;
@@ -57,7 +58,7 @@ async function residentTable({ rows, parts }: StoredMatrix, decoder: RowDecoder)
         if (bytesOfScales) row.set(bytesOfScales.subarray(index * scaleBytes, (index + 1) * scaleBytes), dataBytes);
         decoder.decode(row, 0, into, i * columns);
       }
-      return Promise.resolve();
+      return undefined;
     },
     prefetch() {},
     [Symbol.dispose]() {},
@@ -80,9 +81,12 @@ class DiskTable implements RowTable {
   readonly #reader: RowReader;
   /** Where rows are read to: shared with the reading threads. */
   #landing = new Uint8Array(new SharedArrayBuffer(0));
+  /** The batches that are being read or wait for it; settles when they are done. */
   #last: Promise<void> = Promise.resolve();
+  #waiting = 0;
   #lookups = 0;
   #rowsRead = 0;
+  #batches = 0;
 
   constructor(stored: StoredMatrix, decoder: RowDecoder, budgetBytes: number, threads: number) {
     this.#stored = stored;
@@ -99,17 +103,27 @@ class DiskTable implements RowTable {
   get counters(): RowCounters {
     const { dataBytes, scaleBytes } = this.#decoder;
     const readBytes = this.#rowsRead * (dataBytes + scaleBytes);
-    return { lookups: this.#lookups, rowsRead: this.#rowsRead, reads: this.#reader.reads, readBytes };
+    return {
+      lookups: this.#lookups,
+      rowsRead: this.#rowsRead,
+      batches: this.#batches,
+      reads: this.#reader.reads,
+      readBytes,
+    };
   }
 
-  gather(rows: Int32Array, into: Float32Array): Promise<void> {
+  gather(rows: Int32Array, into: Float32Array): Promise<void> | undefined {
     this.#lookups += rows.length;
-    return this.#afterTheLast(() => this.#gather(rows, into));
+    if (this.#waiting === 0) {
+      const missing = this.#takeKnown(rows, into);
+      return missing.size === 0 ? undefined : this.#afterTheLast(() => this.#readMissing(missing, into));
+    }
+    return this.#afterTheLast(() => this.#readMissing(this.#takeKnown(rows, into), into));
   }
 
   prefetch(rows: Int32Array): void {
     // A failure is met again, and reported, when the rows are asked for.
-    this.#afterTheLast(() => this.#gather(rows, undefined)).catch(() => {});
+    this.#afterTheLast(() => this.#readMissing(this.#takeKnown(rows, undefined), undefined)).catch(() => {});
   }
 
   [Symbol.dispose](): void {
@@ -118,14 +132,15 @@ class DiskTable implements RowTable {
 
   /** One batch at a time: what a prefetch reads, the next batch finds. */
   #afterTheLast(work: () => Promise<void>): Promise<void> {
-    const done = this.#last.then(work);
+    this.#waiting++;
+    const done = this.#last.then(work).finally(() => this.#waiting--);
     this.#last = done.catch(() => {});
     return done;
   }
 
-  async #gather(rows: Int32Array, into: Float32Array | undefined): Promise<void> {
+  /** Decodes what the cache has; returns the rows that it has not, and where each is wanted. */
+  #takeKnown(rows: Int32Array, into: Float32Array | undefined): Map<number, number[]> {
     const { columns } = this.#decoder;
-    /** Rows that are not in the cache, and where each is wanted. */
     const missing = new Map<number, number[]>();
     for (const [i, row] of rows.entries()) {
       const at = this.#cache.find(row);
@@ -137,10 +152,15 @@ class DiskTable implements RowTable {
       if (wanted === undefined) missing.set(row, [i]);
       else wanted.push(i);
     }
+    return missing;
+  }
+
+  async #readMissing(missing: ReadonlyMap<number, readonly number[]>, into: Float32Array | undefined): Promise<void> {
     if (missing.size === 0) return;
     // In the order of the file, which is kinder to disks.
     const sorted = Int32Array.from(missing.keys()).sort();
     await this.#read(sorted);
+    const { columns } = this.#decoder;
     const stride = this.#cache.rowBytes;
     for (const [k, row] of sorted.entries()) {
       this.#cache.add(row, this.#landing, k * stride);
@@ -155,9 +175,10 @@ class DiskTable implements RowTable {
       this.#landing = new Uint8Array(new SharedArrayBuffer(2 * rows.length * stride));
     const { dataBytes, scaleBytes } = this.#decoder;
     const { data, scales } = this.#stored.parts[0]!;
-    const batch = [{ rows, bytes: data, rowBytes: dataBytes, stride, at: 0 }];
-    if (scales !== undefined) batch.push({ rows, bytes: scales, rowBytes: scaleBytes, stride, at: dataBytes });
+    const stretches = [{ bytes: data, rowBytes: dataBytes, at: 0 }];
+    if (scales !== undefined) stretches.push({ bytes: scales, rowBytes: scaleBytes, at: dataBytes });
     this.#rowsRead += rows.length;
-    await this.#reader.read(batch, this.#landing);
+    this.#batches++;
+    await this.#reader.read({ rows, stride, stretches }, this.#landing);
   }
 }

@@ -114,7 +114,7 @@ export function keyValues(
   const kv = g.call(linear, [x, g.weight(`${name}.wkv.weight`, [headDim, hiddenSize])], {});
   const normed = g.call(rmsNorm, [kv, g.weight(`${name}.kv_norm.weight`, [headDim])], { eps });
   const rotated = g.call(rope, [normed, positions], { frequencies, inverse: false });
-  return roundedCache(g, rounding, rotated, "fp8");
+  return roundedCache(g, rounding, g.label(`${name}.kv.exact`, rotated), "fp8");
 }
 
 /** Turned back, being made of rotated values, and projected: [tokens, numHeads, headDim] -> [tokens, hiddenSize]. */

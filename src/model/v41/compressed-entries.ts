@@ -10,6 +10,7 @@ import { compressEntries } from "../../tensor/ops/compress-entries.ts";
 import { linear } from "../../tensor/ops/linear.ts";
 import { rmsNorm } from "../../tensor/ops/rms-norm.ts";
 import { rope } from "../../tensor/ops/rope.ts";
+import type { BlockRounding } from "../../tensor/ops/round-blocks.ts";
 import { writeRows } from "../../tensor/ops/write-rows.ts";
 import type { V41Config } from "../config.ts";
 import { roundedCache } from "../rounding.ts";
@@ -43,13 +44,14 @@ export function compressedEntries(
   const turned = g.call(rope, [normed, positions], { frequencies, inverse: false });
 
   const layout = { tokensPerRow: ratio, reach: Number.POSITIVE_INFINITY };
-  const keep = (cacheName: string, values: Tensor) => {
+  const keep = (cacheName: string, exact: Tensor, format: BlockRounding) => {
+    const values = roundedCache(g, rounding, g.label(`${cacheName}.closed.exact`, exact), format);
     const cache = g.cache(cacheName, values.shape[1] as number, layout);
     return g.call(writeRows, [cache, g.label(`${cacheName}.closed`, values), g.slots(cache)], {});
   };
   return {
-    rows: keep(`${compressor}.entries`, roundedCache(g, rounding, rotated, "nvfp4")),
-    indexKeys: keep(`${indexer}.keys`, roundedCache(g, rounding, turned, "mxfp4")),
+    rows: keep(`${compressor}.entries`, rotated, "nvfp4"),
+    indexKeys: keep(`${indexer}.keys`, turned, "mxfp4"),
   };
 }
 

@@ -7,11 +7,15 @@ import { PrefixCache } from "../../engine/cache/prefix-cache.ts";
 import { embeddedModel, type LoadOptions, loadModel } from "../../engine/load-model.ts";
 import type { Model } from "../../engine/model.ts";
 import { digestOfModel } from "../../engine/model-digest.ts";
+import { withoutUndefined } from "../../engine/without-undefined.ts";
 import { defaultCacheDirectory } from "../cache-directory.ts";
 import type { HostedEngine } from "./engine-messages.ts";
 
 export interface ModelEngineOptions
-  extends Pick<LoadOptions, "device" | "threads" | "activations" | "instructions" | "contextLength"> {
+  extends Pick<
+    LoadOptions,
+    "device" | "threads" | "activations" | "instructions" | "contextLength" | "engramCacheBytes"
+  > {
   /** Folder or .gguf file; default: the embedded model. */
   readonly model?: string;
   /** Name that clients see; default: that of the folder or file. */
@@ -89,14 +93,15 @@ async function openCache(model: Model, reference: string, options: ModelEngineOp
   });
 }
 
-function loadOptions({ device, threads, activations, instructions, contextLength }: ModelEngineOptions): LoadOptions {
-  return {
-    ...(device === undefined ? {} : { device }),
-    ...(threads === undefined ? {} : { threads }),
-    ...(activations === undefined ? {} : { activations }),
-    ...(instructions === undefined ? {} : { instructions }),
-    ...(contextLength === undefined ? {} : { contextLength }),
-  };
+function loadOptions({
+  device,
+  threads,
+  activations,
+  instructions,
+  contextLength,
+  engramCacheBytes,
+}: ModelEngineOptions): LoadOptions {
+  return withoutUndefined({ device, threads, activations, instructions, contextLength, engramCacheBytes });
 }
 
 function batchOptions({ maxRunning, drafting }: ModelEngineOptions): BatchEngineOptions {
