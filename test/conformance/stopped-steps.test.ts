@@ -17,6 +17,7 @@ import { startWorkers } from "../../src/engine/kernels/worker-threads.ts";
 import { type Append, ModelRunner, type Sequence } from "../../src/engine/model-runner.ts";
 import { ProcessDevice } from "../../src/engine/process-device.ts";
 import { DeviceError } from "../../src/errors.ts";
+import type { V4Config } from "../../src/model/config.ts";
 import { kernelBodiesHere } from "../kernel-devices.ts";
 import { giveRandomWeights, randomNumbers, smallConfigs } from "../small-model.ts";
 
@@ -136,8 +137,14 @@ describe("the workers", () => {
 });
 
 const smallConfig = smallConfigs.v4;
+
 /** Many layers of every kind. */
-const config = { ...smallConfig, numHiddenLayers: 12, compressRatios: repeated(smallConfig.compressRatios, 12) };
+const config: V4Config = {
+  ...smallConfig,
+  numLayers: 12,
+  compressRatios: repeated(smallConfig.compressRatios, 12),
+  hashRouted: repeated(smallConfig.hashRouted, 12),
+};
 
 function repeated<T>(pattern: readonly T[], length: number): T[] {
   return Array.from({ length }, (_, i) => pattern[i % pattern.length]!);
