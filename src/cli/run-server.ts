@@ -100,7 +100,8 @@ function configOf(options: ServeOptions): ServeConfig {
 
 function fromOptions(options: ServeOptions) {
   const { host, port, unix, keys, insecure, cors, allowHost, tlsCert, tlsKey, tlsClientCa } = options;
-  const { maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess, drain, wedge, log } = options;
+  const { maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess, drain, wedge, sleepAfter, log } =
+    options;
   return {
     ...{ host, port, unix, keys, insecure, cors, allowHost, tlsCert, tlsKey, tlsClientCa },
     ...{ maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess },
@@ -109,6 +110,7 @@ function fromOptions(options: ServeOptions) {
     turnDirectory: turnDirectoryOf(options),
     drainMs: drain === undefined ? undefined : 1000 * drain,
     wedgeMs: wedge === undefined ? undefined : 1000 * wedge,
+    sleepAfterMs: sleepAfter === undefined ? undefined : 1000 * sleepAfter,
   };
 }
 

@@ -27,6 +27,7 @@ export interface ServeOptions extends ModelOptions {
   readonly otlp?: string;
   readonly drain?: number;
   readonly wedge?: number;
+  readonly sleepAfter?: number;
   readonly singleProcess?: boolean;
 }
 
@@ -75,7 +76,12 @@ function withLimits(target: Command): void {
     .option("--max-queue-tokens <n>", "tokens that may wait (default: 8,000,000)", wholeNumber(1))
     .option("--max-queue-per-key <n>", "requests of one key that may wait", wholeNumber(1))
     .option("--drain <seconds>", "how long running requests may go on after SIGTERM (default: 30)", number)
-    .option("--wedge <seconds>", "kill an engine that makes no step for so long (default: 60)", number);
+    .option("--wedge <seconds>", "kill an engine that makes no step for so long (default: 60)", number)
+    .option(
+      "--sleep-after <seconds>",
+      "without work for so long give the model's memory back (default: never)",
+      number,
+    );
 }
 
 function gigabytes(text: string): number {

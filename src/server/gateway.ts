@@ -195,6 +195,9 @@ export class Gateway {
     exchange.match = this.#router.match(request.method ?? "GET", url.pathname);
     exchange.identity = this.#identify(exchange);
     this.#checkDrain(exchange.match.route);
+    const { method, scope } = exchange.match.route;
+    // Whoever counts tokens is about to ask as well: a model that sleeps is loaded while the prompt is still read.
+    if (method === "POST" && scope === "infer") this.#options.engine.wake?.();
     const body = await this.#readBody(exchange, expectsContinue);
     await this.#call(exchange, url, body);
   }

@@ -43,6 +43,8 @@ const configSchema = z.strictObject({
   drainMs: milliseconds.default(30_000),
   /** An engine without a heartbeat or a step for so long is killed. */
   wedgeMs: milliseconds.default(60_000),
+  /** Without work for so long the model's memory is given back; the next request loads it again. Default: never. */
+  sleepAfterMs: milliseconds.max(2 ** 31 - 1).optional(),
   /** How long requests wait for an engine that is started again. */
   revivalMs: milliseconds.optional(),
   singleProcess: z.boolean().default(false),

@@ -94,6 +94,10 @@ class LoadingEngine implements EnginePort {
     this.#engine?.cancel(id, keptTokens);
   }
 
+  wake(): void {
+    this.#engine?.wake?.();
+  }
+
   async close(): Promise<void> {
     await this.#engine?.close();
   }
