@@ -7,6 +7,7 @@ export interface ServeOptions extends ModelOptions {
   readonly host?: string;
   readonly port?: number;
   readonly unix?: string;
+  readonly admin?: string;
   readonly keys?: string;
   readonly insecure?: boolean;
   readonly cors?: string[];
@@ -54,9 +55,13 @@ export function addServe(program: Command): void {
 
 function withListening(target: Command): void {
   target
-    .option("--host <address>", "where to listen (default: 127.0.0.1)")
+    .option("--host <addresses>", "where to listen; several with commas between (default: 127.0.0.1)")
     .option("--port <n>", "0 takes any that is free (default: 8080)", wholeNumber(0))
     .option("--unix <path>", "listen on a Unix socket instead")
+    .option(
+      "--admin <place>",
+      "a port of this machine or a Unix socket of its own for /metrics, /status.json and the page",
+    )
     .option("--keys <file>", "API keys, made with freehold keys add; SIGHUP reads it again")
     .option("--insecure", "listen beyond this machine without keys")
     .option("--cors <origin...>", "origins whose pages may call the server")

@@ -48,6 +48,10 @@ export class SingleProcess {
     return this.#host.url;
   }
 
+  async adminUrl(): Promise<string | undefined> {
+    return this.#host.adminUrl;
+  }
+
   reload(config: ServeConfig): void {
     this.#host.reload(config);
   }

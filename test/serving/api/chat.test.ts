@@ -197,8 +197,9 @@ describe("chat completions", () => {
     const long = { messages: [{ role: "user", content: "word ".repeat(200) }] };
     const chat = await post(server, "/v1/chat/completions", long);
     assert.equal(chat.status, 400);
-    assert.equal(openAiError.parse(chat.body).error.code, "context_length_exceeded");
-    assert.match(openAiError.parse(chat.body).error.message, /maximum context length is 50 tokens/);
+    const { error } = openAiError.parse(chat.body);
+    assert.equal(error.code, "context_length_exceeded");
+    assert.match(error.message, /maximum context length is 50 tokens/);
     const messages = await post(server, "/v1/messages", { ...long, max_tokens: 10 });
     assert.match(anthropicError.parse(messages.body).error.message, /prompt is too long: \d+ tokens > 49 maximum/);
   });
