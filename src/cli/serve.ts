@@ -75,7 +75,7 @@ function withLimits(target: Command): void {
   target
     .option("--cache-dir <folder>", "where computed prompts are kept (default: the system's cache folder)")
     .option("--cache-disk <GB>", "room for them on disk, or off (default: 8)", gigabytes)
-    .option("--cache-memory <GB>", "room for them in memory (default: an eighth, 4 at most)", gigabytes)
+    .option("--cache-memory <GB>", "memory of all caches, running requests' too (default: an eighth)", gigabytes)
     .addOption(new Option("--max-batch <n>", "requests that are computed at the same time").argParser(wholeNumber(1)))
     .option("--max-queue <n>", "requests that may wait (default: 256)", wholeNumber(1))
     .option("--max-queue-tokens <n>", "tokens that may wait (default: 8,000,000)", wholeNumber(1))

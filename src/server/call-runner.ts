@@ -6,7 +6,7 @@ import type { DialectName } from "../chat/dialect.ts";
 import type { EngineInfo, EnginePort } from "../engine/batching/engine-port.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { AnswerFollower, lastEventId } from "./answers/answer-follower.ts";
-import type { Asked, KeptAnswers } from "./answers/kept-answers.ts";
+import { type Asked, conversationKey, type KeptAnswers } from "./answers/kept-answers.ts";
 import type { Exchange } from "./http/exchange.ts";
 import { HttpCall } from "./http/http-call.ts";
 import type { KeepAlive } from "./http/keep-alive.ts";
@@ -158,10 +158,12 @@ export class CallRunner {
 
 /** What a request asks whose client may send it again; undefined for all others. Throws an HttpError (400). */
 function askedOf({ request, match, identity }: Exchange, content: RequestContent | undefined): Asked | undefined {
-  const { "idempotency-key": key, "last-event-id": seen } = request.headers;
+  const { "idempotency-key": key, "x-conversation-id": conversation, "last-event-id": seen } = request.headers;
   const { scope, path } = match!.route;
-  if (typeof key === "string" && content !== undefined && scope === "infer")
-    return { owner: identity!.name, key, path, body: content.bytes };
+  if (content === undefined || scope !== "infer") return undefined;
+  const asked = { owner: identity!.name, path, body: content.bytes };
+  if (typeof key === "string") return { ...asked, key };
+  if (typeof conversation === "string") return { ...asked, key: conversationKey(conversation), isNextTurn: true };
   if (seen === undefined) return undefined;
   throw new HttpError(400, "Last-Event-ID needs the Idempotency-Key of its stream", {
     code: "last-event-id",

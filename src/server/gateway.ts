@@ -8,6 +8,7 @@ import type { DialectName } from "../chat/dialect.ts";
 import type { EnginePort } from "../engine/batching/engine-port.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type KeepLimits, KeptAnswers } from "./answers/kept-answers.ts";
+import { streamRoutes } from "./answers/stream-routes.ts";
 import { CallRunner } from "./call-runner.ts";
 import { Exchange } from "./http/exchange.ts";
 import { Gates } from "./http/gates.ts";
@@ -113,9 +114,11 @@ export class Gateway {
     );
     this.#body = new BodyReader({ ...defaultBodyLimits, ...options.body });
     this.#log = new ExchangeLog({ engine, metrics: this.#metrics, log, audit, tracer, clock, nowMs });
-    this.#runner = this.#createRunner(clock);
+    const kept = new KeptAnswers(options.keep ?? {}, this.#deadlines);
+    this.#runner = this.#createRunner(kept, clock);
     const own = operationRoutes({ readiness: () => this.readiness, metrics: this.#metrics, ...numbers });
-    const { open, admin } = placeRoutes(options.routes, own, options.admin !== undefined);
+    const routes = [...options.routes, ...streamRoutes(kept)];
+    const { open, admin } = placeRoutes(routes, own, options.admin !== undefined);
     this.server = this.#createServer(this.#gates(open, false), options.tls);
     if (options.admin !== undefined)
       this.adminServer = this.#createServer(this.#gates(admin, options.admin.isTrusted), undefined);
@@ -164,14 +167,14 @@ export class Gateway {
     await Promise.all(closed);
   }
 
-  #createRunner(clock: () => number): CallRunner {
-    const { engine, tokenizer, dialect, version, stream, keep = {} } = this.#options;
+  #createRunner(kept: KeptAnswers, clock: () => number): CallRunner {
+    const { engine, tokenizer, dialect, version, stream } = this.#options;
     return new CallRunner({
       ...{ engine, tokenizer, dialect, version, clock },
       keepAlive: this.#keepAlive,
       admission: this.#admission,
       metrics: this.#metrics,
-      kept: new KeptAnswers(keep, this.#deadlines),
+      kept,
       streamLimits: { ...defaultStreamLimits, ...stream },
       deadlines: this.#deadlines,
       timeLimits: () => ({ ...defaultTimeLimits, ...this.#settings.times }),

@@ -14,6 +14,14 @@ const byHand = () => new ScriptedEngine({ stepMs: 0 });
 
 const withKey = (key: string, more: Record<string, string> = {}) => ({ headers: { "idempotency-key": key, ...more } });
 
+/** The answer, whose head comes with the first token. */
+async function sendAndStep(engine: ScriptedEngine, send: () => Promise<Response>): Promise<Response> {
+  const answer = send();
+  await until(() => engine.status.waiting === 1);
+  engine.step();
+  return answer;
+}
+
 async function codeOf(answer: Response): Promise<readonly [number, string]> {
   return [answer.status, ((await answer.json()) as { error: { code: string } }).error.code];
 }
@@ -238,6 +246,38 @@ describe("a stream with an Idempotency-Key", limits, () => {
     assert.deepEqual(await codeOf(without), [400, "last-event-id"]);
     clock.pass(1000);
     assert.deepEqual(await codeOf(await ask("1")), [410, "stream-gone"]);
+  });
+
+  test("can be read by the id of its conversation, which a page knows that was loaded again", async () => {
+    const engine = byHand();
+    await using server = await startGateway({}, engine);
+    const id = "chat 1::ggml-org/some-model:Q8_0";
+    const query = `conv_id=${encodeURIComponent(id)}`;
+    const conversation = { headers: { "x-conversation-id": id } };
+    const first = postTokens(server.url, { seed: 3, max: 6, stream: true }, conversation);
+    await until(() => engine.status.waiting === 1);
+    for (let i = 0; i < 3; i++) engine.step();
+    assert.deepEqual(idsOf(await readEvents(await first, 3)), expectedTokens(3, 3));
+    const reads = [0, 2].map((from) => fetch(`${server.url}/v1/stream?${query}&from=${from}`));
+    const [whole, rest] = (await Promise.all(reads)).map((answer) => readEvents(answer));
+    for (let i = 0; i < 3; i++) engine.step();
+    assert.deepEqual(idsOf(await whole!), expectedTokens(3, 6));
+    assert.deepEqual(idsOf(await rest!), expectedTokens(3, 6).slice(2));
+    const byBrowser = await fetch(`${server.url}/v1/stream?${query}`, { headers: { "last-event-id": "5" } });
+    assert.deepEqual(idsOf(await readEvents(byBrowser)), expectedTokens(3, 6).slice(5));
+
+    // The next turn takes its place; stopping it ends it.
+    const next = await sendAndStep(engine, () =>
+      postTokens(server.url, { seed: 4, max: 90, stream: true }, conversation),
+    );
+    const again = await fetch(`${server.url}/v1/stream?${query}`);
+    const stopped = await fetch(`${server.url}/v1/stream?${query}`, { method: "DELETE" });
+    assert.equal(stopped.status, 204);
+    for (const answer of [next, again]) assert.match(await answer.text(), /event: (error|end)/);
+    assert.equal(engine.running.length, 0);
+    assert.deepEqual(await codeOf(await fetch(`${server.url}/v1/stream?${query}`)), [404, "stream-gone"]);
+    assert.equal((await fetch(`${server.url}/v1/stream?${query}`, { method: "DELETE" })).status, 204);
+    assert.equal((await fetch(`${server.url}/v1/stream`)).status, 400);
   });
 
   test("is kept once and read whole by eight clients at a time", async () => {

@@ -255,6 +255,7 @@ export class BatchEngine implements EnginePort {
     const work = parts.map((part) => this.#workOf(part)).filter((item) => !item.answer.isCancelled);
     if (work.length === 0) return;
     this.#isStepping = true;
+    this.#cache.leaveRoom?.(this.#scheduler.runningBytes);
     const results = await this.#compute(work);
     const milliseconds = performance.now() - started;
     this.#pacer.restart();

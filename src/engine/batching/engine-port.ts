@@ -61,6 +61,8 @@ export interface EngineRequest {
   readonly stopTokenIds: readonly number[];
   /** Log probabilities of each token of the answer, with this many alternatives (0 to 20). */
   readonly logprobs?: number;
+  /** Of what: the model's own distribution (default), or what a token was drawn from, after penalties, temperature and cuts. */
+  readonly logprobsOf?: "model" | "sampling";
   /** The same for the tokens of the prompt, all but the first. */
   readonly promptLogprobs?: number;
   /** The answer begins with one of these token sequences; after it anything may follow. Undefined: no constraint. */

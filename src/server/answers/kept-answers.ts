@@ -27,6 +27,7 @@ export const defaultKeepLimits: KeepLimits = {
 
 /** Longer keys name nothing better. */
 const longestKey = 255;
+const keyName = "Idempotency-Key";
 
 export interface Asked {
   /** Name of the API key: clients do not see each other's answers. */
@@ -34,6 +35,14 @@ export interface Asked {
   readonly key: string;
   readonly path: string;
   readonly body: Uint8Array;
+  /** It takes the place of an earlier one of this name, whatever that asked: the next turn of a conversation. */
+  readonly isNextTurn?: boolean;
+}
+
+/** The key of a conversation's last answer (X-Conversation-Id). Throws an HttpError (400). */
+export function conversationKey(id: string): string {
+  checkKey(id, "X-Conversation-Id");
+  return `conversation ${id}`;
 }
 
 interface Entry {
@@ -60,14 +69,30 @@ export class KeptAnswers {
 
   /** The answer to this request, if there is one. Throws an HttpError: 400 for a key that is none, 422 for one of another request. */
   find(asked: Asked): KeptAnswer | undefined {
-    checkKey(asked.key);
-    const known = this.#entries.get(nameOf(asked))?.answer;
+    const known = this.named(asked.owner, asked.key);
+    if (asked.isNextTurn) {
+      if (known !== undefined) this.stop(known);
+      return undefined;
+    }
+    checkKey(asked.key, keyName);
     if (known === undefined || known.fingerprint === fingerprintOf(asked)) return known;
     throw new HttpError(422, "This Idempotency-Key was used for another request", {
       code: "idempotency-key-reused",
-      where: "Idempotency-Key",
+      where: keyName,
       hint: "Use a new key for each request, and the same one only to send it again",
     });
+  }
+
+  named(owner: string, key: string): KeptAnswer | undefined {
+    return this.#entries.get(nameOf({ owner, key }))?.answer;
+  }
+
+  /** Nobody wants it any more. */
+  stop(answer: KeptAnswer): void {
+    const entry = this.#entries.get(answer.name);
+    if (entry?.answer !== answer) return;
+    this.#forget(answer);
+    if (!answer.isDone) entry.abort();
   }
 
   /** Keeps an answer that is about to be computed; `abort` ends that when nobody waits for it any more. */
@@ -97,10 +122,7 @@ export class KeptAnswers {
     entry.stopTimer();
     entry.stopTimer = () => undefined;
     if (count > 0) return;
-    entry.stopTimer = this.#deadlines.after(this.#limits.absenceMs, () => {
-      this.#forget(answer);
-      entry.abort();
-    });
+    entry.stopTimer = this.#deadlines.after(this.#limits.absenceMs, () => this.stop(answer));
   }
 
   /** A failure is not kept: who tries again wants another try. */
@@ -143,16 +165,16 @@ export class KeptAnswers {
   }
 }
 
-function checkKey(key: string): void {
+function checkKey(key: string, name: string): void {
   if (key.length > 0 && key.length <= longestKey) return;
-  throw new HttpError(400, `An Idempotency-Key has 1 to ${longestKey} characters`, {
-    code: "idempotency-key",
-    where: "Idempotency-Key",
+  throw new HttpError(400, `${name} has 1 to ${longestKey} characters`, {
+    code: name.toLowerCase(),
+    where: name,
     hint: "A UUID is a good one",
   });
 }
 
-function nameOf({ owner, key }: Asked): string {
+function nameOf({ owner, key }: Pick<Asked, "owner" | "key">): string {
   return `${owner.length}:${owner}${key}`;
 }
 

@@ -1,6 +1,7 @@
 /** One request and the means to answer it: what a route sees of node:http. */
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { Json } from "../../json/parse-json.ts";
+import { AnswerFollower } from "../answers/answer-follower.ts";
 import type { KeptAnswer } from "../answers/kept-answer.ts";
 import { HttpError } from "../http-error.ts";
 import type { Identity } from "../keys.ts";
@@ -96,6 +97,11 @@ export class HttpCall implements Call {
     };
     this.stream ??= new ServerSentEvents(response, { keepAlive, limits: streamLimits, onCut, kept });
     return this.stream;
+  }
+
+  /** Answers with an answer that is kept, behind the event `after`. */
+  follow(answer: KeptAnswer, after: number): Promise<void> {
+    return AnswerFollower.follow(answer, this.#parts.response, after, this.#parts.keepAlive);
   }
 
   #answer(status: number, body: string, headers: Readonly<Record<string, string>>): void {

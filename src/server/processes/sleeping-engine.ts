@@ -4,7 +4,6 @@
  * before is lost: `info` stays, and counters go on from where they were.
  */
 import type {
-  EngineCounters,
   EngineEvent,
   EngineFailure,
   EngineInfo,
@@ -171,26 +170,17 @@ function restOf(status: EngineStatus): EngineStatus {
   return { ...status, state: "sleeping", running: 0, waiting: 0, counters: { ...counters, cache } };
 }
 
-/** Totals are added up; what is a level, not a total, is that of the present engine. */
-function sum(past: EngineCounters, now: EngineCounters): EngineCounters {
-  return {
-    promptTokens: past.promptTokens + now.promptTokens,
-    cachedTokens: past.cachedTokens + now.cachedTokens,
-    generatedTokens: past.generatedTokens + now.generatedTokens,
-    draftedTokens: past.draftedTokens + now.draftedTokens,
-    acceptedTokens: past.acceptedTokens + now.acceptedTokens,
-    preemptions: past.preemptions + now.preemptions,
-    stepSeconds: past.stepSeconds + now.stepSeconds,
-    cache: {
-      ...now.cache,
-      lookups: past.cache.lookups + now.cache.lookups,
-      hits: past.cache.hits + now.cache.hits,
-      evictions: past.cache.evictions + now.cache.evictions,
-      diskReadBytes: past.cache.diskReadBytes + now.cache.diskReadBytes,
-      diskWrittenBytes: past.cache.diskWrittenBytes + now.cache.diskWrittenBytes,
-      corruptRecords: past.cache.corruptRecords + now.cache.corruptRecords,
-    },
-  };
+/** What is a level, not a total: that of the present engine counts. */
+const levels = new Set(["memoryBytes", "memoryBudgetBytes", "diskBytes", "diskBudgetBytes"]);
+
+/** Totals are added up. */
+function sum<T extends object>(past: T, now: T): T {
+  const added = Object.entries(now).map(([name, value]) => {
+    const before = past[name as keyof T];
+    if (typeof value === "number" && !levels.has(name)) return [name, value + ((before as number | undefined) ?? 0)];
+    return [name, typeof value === "object" && value !== null ? sum(before as object, value as object) : value];
+  });
+  return Object.fromEntries(added) as T; // the same names
 }
 
 const stopping: EngineFailure = { code: "stopping", message: "The server stops", isRetryable: true };
