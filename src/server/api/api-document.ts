@@ -32,6 +32,7 @@ The same as a document for programs: \`GET /openapi.json\` (OpenAPI 3.1). How ag
 - **Images** become the words "[Unsupported Image]" for V4 and are refused for V4.1.
 - **Schemas** for answers (\`json_schema\`) are refused; \`json_object\` is an instruction to the model.
 - **Streams** are server-sent events; a client that reads slowly gets fewer, longer ones. An error before the first event has its status, one after it is an event.
+- **Sent again** with the same \`Idempotency-Key\`, a request gets the same answer; with \`Last-Event-ID\` as well, its stream goes on where it was cut ([serving.md](serving.md#requests-that-are-sent-again)).
 
 `;
 
