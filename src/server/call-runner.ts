@@ -6,7 +6,7 @@ import type { DialectName } from "../chat/dialect.ts";
 import type { EngineInfo, EnginePort } from "../engine/batching/engine-port.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { AnswerFollower, lastEventId } from "./answers/answer-follower.ts";
-import { type Asked, conversationKey, type KeptAnswers } from "./answers/kept-answers.ts";
+import { type Asked, conversationKey, type KeptAnswers, requestKey } from "./answers/kept-answers.ts";
 import type { Exchange } from "./http/exchange.ts";
 import { HttpCall } from "./http/http-call.ts";
 import type { KeepAlive } from "./http/keep-alive.ts";
@@ -162,7 +162,7 @@ function askedOf({ request, match, identity }: Exchange, content: RequestContent
   const { scope, path } = match!.route;
   if (content === undefined || scope !== "infer") return undefined;
   const asked = { owner: identity!.name, path, body: content.bytes };
-  if (typeof key === "string") return { ...asked, key };
+  if (typeof key === "string") return { ...asked, key: requestKey(key) };
   if (typeof conversation === "string") return { ...asked, key: conversationKey(conversation), isNextTurn: true };
   if (seen === undefined) return undefined;
   throw new HttpError(400, "Last-Event-ID needs the Idempotency-Key of its stream", {

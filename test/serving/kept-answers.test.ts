@@ -188,6 +188,22 @@ describe("a request with an Idempotency-Key", limits, () => {
     assert.equal(await ask("other 19"), true);
   });
 
+  test("is answered also where nothing may be kept", async () => {
+    await using server = await startGateway({ keep: { totalBytes: 0 } });
+    for (const stream of [false, true, false]) {
+      const answer = await postTokens(server.url, { seed: 1, max: 3, stream }, withKey("a"));
+      assert.equal(answer.headers.has("idempotent-replayed"), false);
+      if (stream) assert.deepEqual(idsOf(await readEvents(answer)), expectedTokens(1, 3));
+      else assert.deepEqual(await answer.json(), { ids: expectedTokens(1, 3) });
+    }
+  });
+
+  test("and a conversation of the same name are two", async () => {
+    await using server = await startGateway();
+    await (await postTokens(server.url, { max: 2 }, withKey("conversation a"))).json();
+    assert.equal((await fetch(`${server.url}/v1/stream?conv_id=a`)).status, 404);
+  });
+
   test("whose answer is too long to keep is answered all the same, and not joined", async () => {
     await using server = await startGateway({ keep: { answerBytes: 2000 } });
     const ask = () => postTokens(server.url, { max: 400, stream: true }, withKey("a"));

@@ -27,7 +27,6 @@ export const defaultKeepLimits: KeepLimits = {
 
 /** Longer keys name nothing better. */
 const longestKey = 255;
-const keyName = "Idempotency-Key";
 
 export interface Asked {
   /** Name of the API key: clients do not see each other's answers. */
@@ -39,7 +38,13 @@ export interface Asked {
   readonly isNextTurn?: boolean;
 }
 
-/** The key of a conversation's last answer (X-Conversation-Id). Throws an HttpError (400). */
+/** The key of a request that may be sent again. Throws an HttpError (400). */
+export function requestKey(key: string): string {
+  checkKey(key, "Idempotency-Key");
+  return `request ${key}`;
+}
+
+/** The key of a conversation's last answer. Throws an HttpError (400). */
 export function conversationKey(id: string): string {
   checkKey(id, "X-Conversation-Id");
   return `conversation ${id}`;
@@ -67,18 +72,20 @@ export class KeptAnswers {
     return this.#bytes;
   }
 
-  /** The answer to this request, if there is one. Throws an HttpError: 400 for a key that is none, 422 for one of another request. */
+  /**
+   * The answer to this request, if there is one; the next turn of a conversation ends the answer to the one before. Throws an HttpError
+   * (422) for a key that was used for another request.
+   */
   find(asked: Asked): KeptAnswer | undefined {
     const known = this.named(asked.owner, asked.key);
     if (asked.isNextTurn) {
       if (known !== undefined) this.stop(known);
       return undefined;
     }
-    checkKey(asked.key, keyName);
     if (known === undefined || known.fingerprint === fingerprintOf(asked)) return known;
     throw new HttpError(422, "This Idempotency-Key was used for another request", {
       code: "idempotency-key-reused",
-      where: keyName,
+      where: "Idempotency-Key",
       hint: "Use a new key for each request, and the same one only to send it again",
     });
   }
@@ -105,7 +112,7 @@ export class KeptAnswers {
     });
     this.#entries.set(name, { answer, abort, stopTimer: () => undefined });
     this.#bytes += answer.bytes;
-    this.#makeRoom();
+    this.#makeRoom(answer);
     return answer;
   }
 
@@ -134,10 +141,10 @@ export class KeptAnswers {
     else entry.stopTimer = this.#deadlines.after(this.#limits.retentionMs, () => this.#forget(answer));
   }
 
-  /** Whole answers go first, the oldest of them before others; then those that still run. */
-  #makeRoom(): void {
+  /** Whole answers go first, the oldest of them before others; then those that still run. One that is about to begin is spared. */
+  #makeRoom(spared?: KeptAnswer): void {
     while (this.#bytes > this.#limits.totalBytes) {
-      const all = [...this.#entries.values()].map(({ answer }) => answer);
+      const all = [...this.#entries.values()].map(({ answer }) => answer).filter((answer) => answer !== spared);
       const victim = all.find(({ isDone }) => isDone) ?? all[0];
       if (victim === undefined) return;
       this.#lose(victim);
