@@ -29,8 +29,10 @@ export async function serve(all: ServeOptions, self: Command): Promise<void> {
   over.promise.catch(() => undefined);
   const server = await start(config, terminal, (error) => over.reject(error));
   const url = await server.url();
-  if (terminal.json) await terminal.writeJson({ url, pid: process.pid });
+  const adminUrl = await server.adminUrl();
+  if (terminal.json) await terminal.writeJson({ url, pid: process.pid, ...(adminUrl && { adminUrl }) });
   else await terminal.write(`${url}\n`);
+  if (adminUrl !== undefined) terminal.note(`note: Metrics and status are at ${adminUrl}`);
   obeySignals({ server, read, terminal, drainMs: config.drainMs, onStopped: over.resolve });
   await over.promise;
   // What is left are handles of libraries; the work is done.
@@ -39,6 +41,7 @@ export async function serve(all: ServeOptions, self: Command): Promise<void> {
 
 interface Server {
   url(): Promise<string>;
+  adminUrl(): Promise<string | undefined>;
   reload(config: ServeConfig): void;
   stop(limitMs: number): Promise<void>;
 }
@@ -99,16 +102,18 @@ function configOf(options: ServeOptions): ServeConfig {
 }
 
 function fromOptions(options: ServeOptions) {
-  const { host, port, unix, keys, insecure, cors, allowHost, tlsCert, tlsKey, tlsClientCa } = options;
-  const { maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess, drain, wedge, log } = options;
+  const { host, port, unix, admin, keys, insecure, cors, allowHost, tlsCert, tlsKey, tlsClientCa } = options;
+  const { maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess, drain, wedge, sleepAfter, log } =
+    options;
   return {
-    ...{ host, port, unix, keys, insecure, cors, allowHost, tlsCert, tlsKey, tlsClientCa },
+    ...{ host, port, unix, admin, keys, insecure, cors, allowHost, tlsCert, tlsKey, tlsClientCa },
     ...{ maxQueue, maxQueueTokens, maxQueuePerKey, audit, otlp, singleProcess },
     log: log ?? (options.quiet ? "off" : undefined),
     model: options.model === undefined ? undefined : resolve(options.model),
     turnDirectory: turnDirectoryOf(options),
     drainMs: drain === undefined ? undefined : 1000 * drain,
     wedgeMs: wedge === undefined ? undefined : 1000 * wedge,
+    sleepAfterMs: sleepAfter === undefined ? undefined : 1000 * sleepAfter,
   };
 }
 

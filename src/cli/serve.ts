@@ -7,6 +7,7 @@ export interface ServeOptions extends ModelOptions {
   readonly host?: string;
   readonly port?: number;
   readonly unix?: string;
+  readonly admin?: string;
   readonly keys?: string;
   readonly insecure?: boolean;
   readonly cors?: string[];
@@ -27,6 +28,7 @@ export interface ServeOptions extends ModelOptions {
   readonly otlp?: string;
   readonly drain?: number;
   readonly wedge?: number;
+  readonly sleepAfter?: number;
   readonly singleProcess?: boolean;
 }
 
@@ -53,9 +55,13 @@ export function addServe(program: Command): void {
 
 function withListening(target: Command): void {
   target
-    .option("--host <address>", "where to listen (default: 127.0.0.1)")
+    .option("--host <addresses>", "where to listen; several with commas between (default: 127.0.0.1)")
     .option("--port <n>", "0 takes any that is free (default: 8080)", wholeNumber(0))
     .option("--unix <path>", "listen on a Unix socket instead")
+    .option(
+      "--admin <place>",
+      "a port of this machine or a Unix socket of its own for /metrics, /status.json and the page",
+    )
     .option("--keys <file>", "API keys, made with freehold keys add; SIGHUP reads it again")
     .option("--insecure", "listen beyond this machine without keys")
     .option("--cors <origin...>", "origins whose pages may call the server")
@@ -69,13 +75,18 @@ function withLimits(target: Command): void {
   target
     .option("--cache-dir <folder>", "where computed prompts are kept (default: the system's cache folder)")
     .option("--cache-disk <GB>", "room for them on disk, or off (default: 8)", gigabytes)
-    .option("--cache-memory <GB>", "room for them in memory (default: an eighth, 4 at most)", gigabytes)
+    .option("--cache-memory <GB>", "memory of all caches, running requests' too (default: an eighth)", gigabytes)
     .addOption(new Option("--max-batch <n>", "requests that are computed at the same time").argParser(wholeNumber(1)))
     .option("--max-queue <n>", "requests that may wait (default: 256)", wholeNumber(1))
     .option("--max-queue-tokens <n>", "tokens that may wait (default: 8,000,000)", wholeNumber(1))
     .option("--max-queue-per-key <n>", "requests of one key that may wait", wholeNumber(1))
     .option("--drain <seconds>", "how long running requests may go on after SIGTERM (default: 30)", number)
-    .option("--wedge <seconds>", "kill an engine that makes no step for so long (default: 60)", number);
+    .option("--wedge <seconds>", "kill an engine that makes no step for so long (default: 60)", number)
+    .option(
+      "--sleep-after <seconds>",
+      "without work for so long give the model's memory back (default: never)",
+      number,
+    );
 }
 
 function gigabytes(text: string): number {

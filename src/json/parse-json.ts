@@ -46,10 +46,51 @@ export class JsonObject {
 
 /** Throws a FormatError (code "json") that names the place. `maxValues` counts every value, nested ones too. */
 export function parseJson(text: string, maxDepth = 256, maxValues = Number.POSITIVE_INFINITY): Json {
+  refuseTooMany(text, maxValues);
   const scanner = new Scanner(text, maxDepth, maxValues);
   const value = scanner.value(0);
   scanner.end();
   return value;
+}
+
+/**
+ * Counts before anything is built: values cost a hundred times what their text costs to look at, and a text that is refused should
+ * cost next to nothing. A text that is no JSON may be counted wrongly, and is refused by the scanner.
+ */
+function refuseTooMany(text: string, maxValues: number): void {
+  if (text.length <= maxValues) return;
+  let values = 1;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === quote) at = endOfString(text, at);
+    else if (code === comma || ((code === brace || code === bracket) && !isEmpty(text, at))) values++;
+    if (values > maxValues) throw tooMany(maxValues, at);
+  }
+}
+
+const [quote, comma, brace, bracket, backslash] = [0x22, 0x2c, 0x7b, 0x5b, 0x5c];
+
+function endOfString(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    let first = end;
+    while (text.charCodeAt(first - 1) === backslash) first--;
+    if ((end - first) % 2 === 0) return end;
+  }
+  return text.length;
+}
+
+function isEmpty(text: string, start: number): boolean {
+  let at = start + 1;
+  while (isSpace(text.charCodeAt(at))) at++;
+  return text[at] === "]" || text[at] === "}";
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
+}
+
+function tooMany(maxValues: number, at: number): FormatError {
+  return new FormatError(`Not JSON: there are more than ${maxValues} values at character ${at}`, { code: "json" });
 }
 
 const escapes: Readonly<Record<string, string>> = {
@@ -81,7 +122,7 @@ class Scanner {
 
   value(depth: number): Json {
     if (depth > this.#maxDepth) this.#fail(`nesting is deeper than ${this.#maxDepth}`);
-    if (++this.#values > this.#maxValues) this.#fail(`there are more than ${this.#maxValues} values`);
+    if (++this.#values > this.#maxValues) throw tooMany(this.#maxValues, this.#at);
     this.#skipSpace();
     const first = this.#text[this.#at];
     switch (first) {
@@ -137,9 +178,11 @@ class Scanner {
     this.#at++;
     for (;;) {
       plainStringPattern.lastIndex = this.#at;
-      const plain = plainStringPattern.exec(this.#text)![0];
+      // `test` makes no array of what it found.
+      plainStringPattern.test(this.#text);
+      const plain = this.#text.slice(this.#at, plainStringPattern.lastIndex);
       parts.push(plain);
-      this.#at += plain.length;
+      this.#at = plainStringPattern.lastIndex;
       const next = this.#text[this.#at];
       if (next === '"') {
         this.#at++;
@@ -165,11 +208,12 @@ class Scanner {
   }
 
   #number(): JsonNumber {
-    numberPattern.lastIndex = this.#at;
-    const found = numberPattern.exec(this.#text);
-    if (found === null) this.#fail(this.#at < this.#text.length ? "a value is expected" : "the text ends too early");
-    this.#at += found![0].length;
-    return new JsonNumber(found![0]);
+    const start = this.#at;
+    numberPattern.lastIndex = start;
+    if (!numberPattern.test(this.#text))
+      this.#fail(start < this.#text.length ? "a value is expected" : "the text ends too early");
+    this.#at = numberPattern.lastIndex;
+    return new JsonNumber(this.#text.slice(start, this.#at));
   }
 
   #word<T extends boolean | null>(word: string, value: T): T {
@@ -186,11 +230,7 @@ class Scanner {
   }
 
   #skipSpace(): void {
-    for (;;) {
-      const code = this.#text.charCodeAt(this.#at);
-      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
-      this.#at++;
-    }
+    while (isSpace(this.#text.charCodeAt(this.#at))) this.#at++;
   }
 
   #fail(what: string): never {

@@ -1,33 +1,33 @@
 /**
- * The gateway: from a socket to a route and back. Every request passes the same gates in the same order: headers, Host and Origin,
- * route, key, drain, body; a fault at any of them is answered in the shape of the route's API, and each request ends in one line of
- * the log. It knows no dialect of an API and no model: routes are given, and the engine is a port.
+ * The gateway: from a socket to a route and back. Every request passes the gates (http/gates.ts), gives its body within bounds
+ * (http/read-body.ts) and runs its route (call-runner.ts); a fault at any of them is answered in the shape of the route's API, and
+ * each request ends in one line of the log. It knows no dialect of an API and no model: routes are given, and the engine is a port.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { DialectName } from "../chat/dialect.ts";
-import type { EngineInfo, EnginePort } from "../engine/batching/engine-port.ts";
-import type { Json } from "../json/parse-json.ts";
+import type { EnginePort } from "../engine/batching/engine-port.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { errorAnswer } from "./http/error-body.ts";
-import { HttpCall } from "./http/http-call.ts";
+import { type KeepLimits, KeptAnswers } from "./answers/kept-answers.ts";
+import { streamRoutes } from "./answers/stream-routes.ts";
+import { CallRunner } from "./call-runner.ts";
+import { Exchange } from "./http/exchange.ts";
+import { Gates } from "./http/gates.ts";
 import { createHttpServer, defaultHttpLimits, type HttpLimits, type TlsOptions } from "./http/http-server.ts";
 import { KeepAlive } from "./http/keep-alive.ts";
-import { checkHost, checkOrigin, corsHeaders, type OriginPolicy, preflightHeaders } from "./http/origin-check.ts";
+import type { OriginPolicy } from "./http/origin-check.ts";
 import { type BodyLimits, BodyReader, defaultBodyLimits } from "./http/read-body.ts";
-import { checkHeaders, requestIdOf, targetUrl } from "./http/request-target.ts";
-import { type RouteMatch, Router } from "./http/router.ts";
 import { defaultStreamLimits, type StreamLimits } from "./http/server-sent-events.ts";
-import { HttpError } from "./http-error.ts";
-import { anonymous, type Identity, type Keyring } from "./keys.ts";
-import { Admission, defaultQueueLimits, type QueueLimits, type Ticket } from "./limits/admission.ts";
-import { CallEngine, type Deadlines, defaultTimeLimits, realDeadlines, type TimeLimits } from "./limits/call-engine.ts";
-import { accessLine, type WriteLine } from "./observability/access-log.ts";
+import type { Keyring } from "./keys.ts";
+import { Admission, defaultQueueLimits, type QueueLimits } from "./limits/admission.ts";
+import { type Deadlines, defaultTimeLimits, realDeadlines, type TimeLimits } from "./limits/call-engine.ts";
+import type { WriteLine } from "./observability/access-log.ts";
 import type { AuditLog } from "./observability/audit-log.ts";
 import { EngineProgress, type Readiness } from "./observability/engine-progress.ts";
+import { ExchangeLog } from "./observability/exchange-log.ts";
 import { Metrics } from "./observability/metrics.ts";
 import { operationRoutes } from "./observability/operation-routes.ts";
 import type { Tracer } from "./observability/traces.ts";
-import type { ErrorDialect, Route, Services } from "./route.ts";
+import type { Route } from "./route.ts";
 
 export interface GatewayOptions {
   readonly engine: EnginePort;
@@ -42,6 +42,10 @@ export interface GatewayOptions {
   readonly http?: Partial<HttpLimits>;
   readonly body?: Partial<BodyLimits>;
   readonly stream?: Partial<StreamLimits>;
+  /** Of answers that are kept for clients with an Idempotency-Key. */
+  readonly keep?: Partial<KeepLimits>;
+  /** A listener of its own for the routes of those who run the server; the public one then has none of them. */
+  readonly admin?: AdminListener | undefined;
   readonly queue?: Partial<QueueLimits>;
   readonly times?: Partial<TimeLimits>;
   readonly tls?: TlsOptions | undefined;
@@ -57,6 +61,11 @@ export interface GatewayOptions {
   readonly deadlines?: Deadlines;
 }
 
+export interface AdminListener {
+  /** Only its owner can open it, so it asks for no key: a socket file. */
+  readonly isTrusted: boolean;
+}
+
 /** What a reload may change while requests run. */
 export type ReloadableOptions = Pick<GatewayOptions, "keyring" | "origins" | "queue" | "times">;
 
@@ -67,52 +76,61 @@ export function createGateway(options: GatewayOptions): Gateway {
 export class Gateway {
   /** Not yet listening: `server.listen(...)`. */
   readonly server: Server;
+  /** Of the routes of those who run the server, where they have a listener of their own. Never with TLS: it stays on this machine. */
+  readonly adminServer: Server | undefined;
   readonly #options: GatewayOptions;
-  readonly #router: Router;
   readonly #body: BodyReader;
   readonly #keepAlive: KeepAlive;
   readonly #admission: Admission;
   readonly #metrics: Metrics;
   readonly #progress: EngineProgress;
   readonly #progressTimer: NodeJS.Timeout;
-  readonly #clock: () => number;
   readonly #deadlines: Deadlines;
-  readonly #running = new Set<Exchange>();
+  readonly #runner: CallRunner;
+  readonly #log: ExchangeLog;
   #settings: ReloadableOptions;
   #isDraining = false;
 
   constructor(options: GatewayOptions) {
     this.#options = options;
     this.#settings = options;
-    this.#clock = options.clock ?? Date.now;
     this.#deadlines = options.deadlines ?? realDeadlines;
-    const { engine } = options;
+    const { engine, log, audit, tracer, clock = Date.now } = options;
+    const nowMs = () => this.#deadlines.nowMs();
     this.#keepAlive = new KeepAlive(options.silenceMs === undefined ? {} : { silenceMs: options.silenceMs });
-    this.#progress = new EngineProgress(engine, () => this.#deadlines.nowMs());
+    this.#progress = new EngineProgress(engine, nowMs);
     this.#progressTimer = setInterval(() => this.#progress.observe(), 250).unref();
     const numbers = {
-      streams: () => this.#keepAlive.size,
+      streams: () => this.openStreams,
       engineRestarts: options.engineRestarts ?? (() => 0),
       isReady: () => this.readiness.isReady,
     };
     this.#metrics = new Metrics(engine, numbers);
-    const seconds = () => this.#deadlines.nowMs() / 1000;
     const queue = { ...defaultQueueLimits, ...options.queue };
-    this.#admission = new Admission(queue, seconds, (reason) => this.#metrics.refused(reason));
+    this.#admission = new Admission(
+      queue,
+      () => nowMs() / 1000,
+      (reason) => this.#metrics.refused(reason),
+    );
     this.#body = new BodyReader({ ...defaultBodyLimits, ...options.body });
+    this.#log = new ExchangeLog({ engine, metrics: this.#metrics, log, audit, tracer, clock, nowMs });
+    const kept = new KeptAnswers(options.keep ?? {}, this.#deadlines);
+    this.#runner = this.#createRunner(kept, clock);
     const own = operationRoutes({ readiness: () => this.readiness, metrics: this.#metrics, ...numbers });
-    const taken = new Set(options.routes.map(({ method, path }) => `${method} ${path}`));
-    // An API may bring a route of its own for "/", as Anthropic's clients ask for HEAD /.
-    this.#router = new Router([
-      ...options.routes,
-      ...own.filter(({ method, path }) => !taken.has(`${method} ${path}`)),
-    ]);
-    const limits = { ...defaultHttpLimits, ...options.http };
-    this.server = createHttpServer((...args) => void this.#serve(...args), limits, options.tls);
+    const routes = [...options.routes, ...streamRoutes(kept)];
+    const { open, admin } = placeRoutes(routes, own, options.admin !== undefined);
+    this.server = this.#createServer(this.#gates(open, false), options.tls);
+    if (options.admin !== undefined)
+      this.adminServer = this.#createServer(this.#gates(admin, options.admin.isTrusted), undefined);
   }
 
   get readiness(): Readiness {
     return this.#isDraining ? { isReady: false, why: "the server is draining" } : this.#progress.readiness;
+  }
+
+  /** Streams, and readers of kept answers, that are open. */
+  get openStreams(): number {
+    return this.#keepAlive.size;
   }
 
   /** Other keys, origins and limits from the next request on. */
@@ -129,310 +147,94 @@ export class Gateway {
     this.#isDraining = true;
     const deadline = Promise.withResolvers<void>();
     const stop = this.#deadlines.after(limitMs, deadline.resolve);
-    await Promise.race([this.#callsFinished(), deadline.promise]);
+    await Promise.race([this.#runner.idle(), deadline.promise]);
     stop();
-    this.#stopAll();
+    this.#runner.stopAll();
   }
 
-  /** Closes the port and every connection. */
+  /** Closes the ports and every connection. */
   async close(): Promise<void> {
-    this.#stopAll();
+    this.#runner.stopAll();
     clearInterval(this.#progressTimer);
     this.#keepAlive[Symbol.dispose]();
     this.#metrics[Symbol.dispose]();
-    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
-    this.server.closeIdleConnections();
+    const servers = [this.server, ...(this.adminServer === undefined ? [] : [this.adminServer])];
+    const closed = servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    for (const server of servers) server.closeIdleConnections();
     // What was just aborted gets its last event out.
     await new Promise((resolve) => setImmediate(resolve));
-    this.server.closeAllConnections();
-    await closed;
+    for (const server of servers) server.closeAllConnections();
+    await Promise.all(closed);
   }
 
-  #finished: (() => void) | undefined;
-
-  /** Ends what runs with an error that clients may try again after. */
-  #stopAll(): void {
-    for (const exchange of [...this.#running]) {
-      const error = new HttpError(503, "The server stops", { code: "stopping", retryAfterSeconds: 5 });
-      exchange.fail(error, exchange.match!.route.errors);
-      exchange.call!.abort(error);
-    }
-  }
-
-  #callsFinished(): Promise<void> {
-    if (this.#running.size === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#finished = resolve;
+  #createRunner(kept: KeptAnswers, clock: () => number): CallRunner {
+    const { engine, tokenizer, dialect, version, stream } = this.#options;
+    return new CallRunner({
+      ...{ engine, tokenizer, dialect, version, clock },
+      keepAlive: this.#keepAlive,
+      admission: this.#admission,
+      metrics: this.#metrics,
+      kept,
+      streamLimits: { ...defaultStreamLimits, ...stream },
+      deadlines: this.#deadlines,
+      timeLimits: () => ({ ...defaultTimeLimits, ...this.#settings.times }),
     });
   }
 
-  async #serve(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): Promise<void> {
+  #gates(routes: readonly Route[], isTrusted: boolean): Gates {
+    return new Gates({
+      routes,
+      isTrusted,
+      keyring: () => this.#settings.keyring,
+      origins: () => (isTrusted ? undefined : this.#settings.origins),
+      isDraining: () => this.#isDraining,
+    });
+  }
+
+  #createServer(gates: Gates, tls: TlsOptions | undefined): Server {
+    const limits = { ...defaultHttpLimits, ...this.#options.http };
+    return createHttpServer((...args) => void this.#serve(gates, ...args), limits, tls);
+  }
+
+  async #serve(
+    gates: Gates,
+    request: IncomingMessage,
+    response: ServerResponse,
+    expectsContinue: boolean,
+  ): Promise<void> {
     const exchange = new Exchange(request, response, this.#deadlines.nowMs());
     response.on("error", () => undefined);
     request.on("error", () => undefined);
-    response.once("close", () => this.#log(exchange));
+    response.once("close", () => this.#log.note(exchange));
     try {
-      await this.#answer(exchange, expectsContinue);
+      const url = gates.pass(exchange);
+      if (url !== undefined) await this.#answer(exchange, url, expectsContinue);
     } catch (error) {
-      exchange.fail(error, exchange.match?.route.errors ?? this.#router.dialect(exchange.path));
+      exchange.fail(error, gates.dialectOf(exchange));
     }
   }
 
-  async #answer(exchange: Exchange, expectsContinue: boolean): Promise<void> {
-    const { request, response } = exchange;
-    for (const [name, value] of securityHeaders) response.setHeader(name, value);
-    response.setHeader("x-request-id", exchange.requestId);
-    checkHeaders(request);
-    const url = targetUrl(request.url ?? "/");
-    exchange.path = url.pathname;
-    const policy = this.#originPolicy();
-    for (const [name, value] of Object.entries(corsHeaders(request.headers.origin, policy)))
-      response.setHeader(name, value);
-    checkHost(request.headers, policy);
-    // A browser that finds no permission in the answer asks no further: the question itself is nothing to refuse.
-    if (request.method === "OPTIONS") return this.#preflight(exchange);
-    checkOrigin(request.headers, policy);
-    exchange.match = this.#router.match(request.method ?? "GET", url.pathname);
-    exchange.identity = this.#identify(exchange);
-    this.#checkDrain(exchange.match.route);
-    const body = await this.#readBody(exchange, expectsContinue);
-    await this.#call(exchange, url, body);
-  }
-
-  #originPolicy(): OriginPolicy {
-    const { keyring, origins } = this.#settings;
-    return {
-      origins: [],
-      hosts: [],
-      isUnixSocket: false,
-      isLoopback: true,
-      ...origins,
-      hasKeys: keyring !== undefined,
-    };
-  }
-
-  #preflight({ request, response, path }: Exchange): void {
-    const methods = this.#router.methods(path);
-    if (methods === undefined) throw new HttpError(404, `There is no ${path}`, { code: "not-found" });
-    const isPreflight = request.headers.origin !== undefined && response.hasHeader("access-control-allow-origin");
-    // A real preflight gets 200: some clients take nothing else for a permission.
-    const status = request.headers["access-control-request-method"] === undefined ? 204 : 200;
-    response.writeHead(status, { allow: methods.join(", "), ...(isPreflight ? preflightHeaders(methods) : {}) }).end();
-  }
-
-  #identify({ request, match }: Exchange): Identity {
-    const { keyring } = this.#settings;
-    return keyring === undefined ? anonymous : keyring.authenticate(request.headers, match!.route.scope);
-  }
-
-  #checkDrain({ scope }: Route): void {
-    if (!this.#isDraining || scope !== "infer") return;
-    throw new HttpError(503, "The server is about to stop", {
-      code: "draining",
-      retryAfterSeconds: 5,
-      headers: { connection: "close" },
-    });
-  }
-
-  async #readBody({ request, response, match }: Exchange, expectsContinue: boolean): Promise<Json | undefined> {
-    if (match!.route.method !== "POST") {
-      refuseBody(request);
-      return undefined;
-    }
-    this.#body.check(request);
-    if (expectsContinue) response.writeContinue();
-    return await this.#body.readJson(request);
-  }
-
-  async #call(exchange: Exchange, url: URL, body: Json | undefined): Promise<void> {
-    const { request, response, match, identity, requestId } = exchange;
-    const tickets: Ticket[] = [];
-    const call = new HttpCall({
-      requestId,
-      url,
-      parameters: match!.parameters,
-      headers: request.headers,
-      body,
-      identity: identity!,
-      response,
-      keepAlive: this.#keepAlive,
-      streamLimits: { ...defaultStreamLimits, ...this.#options.stream },
-      admit: (tokens) => void tickets.push(this.#admission.admit(identity!, tokens.prompt)),
-    });
-    exchange.call = call;
-    this.#running.add(exchange);
-    const engine = this.#engineOf(call, tickets);
-    call.signal.addEventListener("abort", () => engine.close(), { once: true });
-    try {
-      await match!.route.handle(call, this.#services(engine));
-      if (!response.headersSent && call.stream === undefined && !call.signal.aborted) {
-        throw new Error(`${match!.route.path} gave no answer`);
-      }
-    } finally {
-      engine.close();
-      tickets.forEach((ticket, i) => {
-        ticket.finished(i === 0 ? (call.usage?.generated ?? engine.generatedTokens) : 0);
-      });
-      this.#running.delete(exchange);
-      if (this.#running.size === 0) this.#finished?.();
-    }
-  }
-
-  #engineOf(call: HttpCall, tickets: readonly Ticket[]): CallEngine {
-    const metrics = this.#metrics;
-    return new CallEngine({
-      engine: this.#options.engine,
-      owner: { key: call.key, namespace: call.namespace, priority: call.priority },
-      limits: { ...defaultTimeLimits, ...this.#settings.times },
-      deadlines: this.#deadlines,
-      observer: {
-        started: (queueMs) => {
-          for (const ticket of tickets) ticket.started();
-          metrics.started(queueMs);
-        },
-        firstToken: (ms) => metrics.firstToken(ms),
-        tokens: (count, ms) => metrics.tokens(count, ms),
-        ended: (outcome, ms, usage) => metrics.ended(outcome, ms, usage),
-      },
-    });
-  }
-
-  #services(engine: EnginePort): Services {
-    const { tokenizer, dialect, version } = this.#options;
-    const requireInfo = () => requireEngineInfo(engine);
-    return { engine, requireInfo, tokenizer, dialect, version, now: () => this.#clock() / 1000 };
-  }
-
-  #log(exchange: Exchange): void {
-    const { request, response, call, match, identity, requestId, path } = exchange;
-    const endMs = this.#clock();
-    const ms = this.#deadlines.nowMs() - exchange.startedMs;
-    if (call?.wasCut) this.#metrics.cut();
-    const fault = exchange.fault ?? (call?.wasCut ? "cut" : response.writableFinished ? undefined : "closed");
-    const status = response.statusCode;
-    this.#metrics.answered(match?.route.path ?? "none", status);
-    const entry = {
-      requestId,
-      method: request.method ?? "",
-      route: match?.route.path ?? path.slice(0, 200),
-      status,
-      key: identity?.name ?? "none",
-      ms,
-      ...(call?.usage === undefined ? {} : { tokens: call.usage }),
-      ...(fault === undefined ? {} : { fault }),
-    };
-    this.#options.log?.(accessLine(entry, new Date(endMs)));
-    if (match !== undefined && match.route.scope !== "none") this.#record(exchange, endMs - ms, endMs);
-  }
-
-  /** Keys in use and what they asked, for the audit and for traces. */
-  #record({ request, response, call, match, identity, requestId }: Exchange, startMs: number, endMs: number): void {
-    const what = `${request.method} ${match!.route.path}`;
-    const model = this.#options.engine.info?.name;
-    const tokens = call?.usage && call.usage.prompt + call.usage.generated;
-    const isRefused = identity === undefined;
-    this.#options.audit?.append(
-      {
-        who: isRefused ? "refused" : identity.name,
-        what,
-        requestId,
-        ...(model && { model }),
-        ...(tokens && { tokens }),
-      },
-      new Date(endMs),
-    );
-    this.#options.tracer?.record({
-      name: what,
-      traceparent: headerText(request.headers.traceparent),
-      startMs,
-      endMs,
-      isError: response.statusCode >= 500,
-      attributes: {
-        "http.request.method": request.method,
-        "http.route": match!.route.path,
-        "http.response.status_code": response.statusCode,
-        "gen_ai.system": "freehold",
-        "gen_ai.request.model": model,
-        "gen_ai.usage.input_tokens": call?.usage?.prompt,
-        "gen_ai.usage.output_tokens": call?.usage?.generated,
-        "freehold.request_id": requestId,
-      },
-    });
+  async #answer(exchange: Exchange, url: URL, expectsContinue: boolean): Promise<void> {
+    const { method, scope } = exchange.match!.route;
+    // Whoever counts tokens is about to ask as well: a model that sleeps is loaded while the prompt is still read.
+    if (method === "POST" && scope === "infer") this.#options.engine.wake?.();
+    const content = await this.#body.read(exchange, expectsContinue);
+    await this.#runner.run(exchange, url, content);
   }
 }
 
-/** A request, its answer, and what became known on the way. */
-class Exchange {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
-  readonly requestId: string;
-  readonly startedMs: number;
-  path = "/";
-  match: RouteMatch | undefined;
-  identity: Identity | undefined;
-  call: HttpCall | undefined;
-  fault: string | undefined;
-
-  constructor(request: IncomingMessage, response: ServerResponse, startedMs: number) {
-    this.request = request;
-    this.response = response;
-    this.startedMs = startedMs;
-    this.requestId = requestIdOf(request.headers["x-request-id"]);
-  }
-
-  /** Answers a fault: as a status while nothing was sent, as an event in a stream. */
-  fail(error: unknown, dialect: ErrorDialect): void {
-    const { response, call, requestId } = this;
-    const { status, headers, body, code } = errorAnswer(error, dialect, requestId);
-    this.fault = code;
-    if (code === "internal") process.stderr.write(`error: ${requestId}: ${stackOf(error)}\n`);
-    if (response.destroyed || response.writableEnded) return;
-    if (response.headersSent) {
-      call?.stream?.send(JSON.stringify(body), "error");
-      if (call?.stream === undefined) response.destroy();
-      else call.stream.end();
-      return;
-    }
-    const text = JSON.stringify(body);
-    const length = { "content-type": "application/json; charset=utf-8", "content-length": Buffer.byteLength(text) };
-    response.writeHead(status, { ...headers, ...length }).end(text);
-    if (headers.connection === "close") discardRest(this.request);
-  }
-}
-
-const securityHeaders: readonly (readonly [string, string])[] = [
-  ["x-content-type-options", "nosniff"],
-  ["referrer-policy", "no-referrer"],
-];
-
-/** Throws an HttpError (503) while the model loads. */
-function requireEngineInfo({ info, status }: EnginePort): EngineInfo {
-  if (info !== undefined) return info;
-  throw new HttpError(503, `The model is loading: ${Math.floor(100 * status.loaded)} %`, {
-    code: "loading",
-    retryAfterSeconds: 5,
-  });
-}
-
-function refuseBody({ headers }: IncomingMessage): void {
-  if (headers["transfer-encoding"] === undefined && Number(headers["content-length"] ?? 0) === 0) return;
-  throw new HttpError(400, "A request of this method has no body", {
-    code: "unexpected-body",
-    headers: { connection: "close" },
-  });
-}
-
-/** Lets a client that still writes read its answer: what it sends is dropped for a moment, then the connection ends. */
-function discardRest(request: IncomingMessage): void {
-  request.resume();
-  const { socket } = request;
-  setTimeout(() => socket.destroy(), 500).unref();
-}
-
-function headerText(value: string | string[] | undefined): string | undefined {
-  return typeof value === "string" ? value : undefined;
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+/**
+ * The routes of each listener. An API may bring a route of its own for "/", as Anthropic's clients ask for HEAD /. With a listener for
+ * those who run the server, what needs a scope of theirs is there alone, and so is the page, which shows it; probes are at both.
+ */
+function placeRoutes(api: readonly Route[], own: readonly Route[], hasAdmin: boolean) {
+  const taken = new Set(api.map(({ method, path }) => `${method} ${path}`));
+  const all = [...api, ...own.filter(({ method, path }) => !taken.has(`${method} ${path}`))];
+  if (!hasAdmin) return { open: all, admin: [] };
+  const isForAdmin = ({ scope, method, path }: Route) =>
+    scope.startsWith("admin:") || (method === "GET" && path === "/");
+  return {
+    open: all.filter((route) => !isForAdmin(route)),
+    admin: [...all.filter(isForAdmin), ...own.filter((route) => !isForAdmin(route))],
+  };
 }

@@ -119,6 +119,9 @@ export const anonymous: Identity = {
   limits: {},
 };
 
+/** Who opened a listener that only its owner can open. */
+export const operator: Identity = { ...anonymous, name: "operator" };
+
 /** Who calls a route that needs no key. */
 const stranger: Identity = { ...anonymous, scopes: [] };
 

@@ -61,7 +61,8 @@ export interface EventStream {
   keepAliveWith(data: string, event: string): void;
   /** True while the client has more than it takes: several tokens may go into one event. */
   readonly isCongested: boolean;
-  end(): void;
+  /** `hasFailed`: the last event told an error, so what was sent is not worth keeping. */
+  end(hasFailed?: boolean): void;
 }
 
 export interface Services {

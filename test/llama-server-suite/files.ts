@@ -13,6 +13,7 @@ export const suiteFiles = [
   "test_security.py",
   "test_sleep.py",
   "test_slot_save.py",
+  "test_stream.py",
   "test_template.py",
   "test_tokenize.py",
   "test_tool_call.py",
@@ -27,7 +28,6 @@ export const excluded: readonly { readonly file: string; readonly tests: number;
   { file: "test_rerank.py", tests: 16, because: "V4 has no reranking: 501" },
   { file: "test_router.py", tests: 17, because: "one server has one model" },
   { file: "test_speculative.py", tests: 8, because: "needs a draft model from the network" },
-  { file: "test_stream.py", tests: 3, because: "needs the router" },
   { file: "test_tools_builtin.py", tests: 20, because: "the server runs no commands" },
   { file: "test_vision_api.py", tests: 19, because: "the model reads no images; needs some from the network" },
 ];

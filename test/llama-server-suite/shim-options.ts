@@ -26,6 +26,7 @@ const mapped = {
   "no-ui": flag,
   "kv-unified": flag,
   "cors-origins": text,
+  "sleep-idle-seconds": text,
   reasoning: text,
 } as const;
 
@@ -58,6 +59,7 @@ const ignored = {
   ctk: text,
   ctv: text,
   "cache-ram": text,
+  "no-cache-idle-slots": flag,
   verbose: flag,
   backend_sampling: flag,
   embedding: flag,
@@ -82,6 +84,7 @@ export interface ShimOptions {
   readonly showsPage: boolean;
   readonly cors: readonly string[];
   readonly thinks: boolean;
+  readonly sleepSeconds: number | undefined;
 }
 
 /** Throws for an option that is unknown or has no counterpart. */
@@ -109,6 +112,7 @@ export function readShimOptions(args: readonly string[]): ShimOptions {
     // llama-server lets every page in unless it is told otherwise.
     cors: (values["cors-origins"] ?? "*").split(","),
     thinks: values.reasoning === "on",
+    sleepSeconds: values["sleep-idle-seconds"] === undefined ? undefined : Number(values["sleep-idle-seconds"]),
   };
 }
 

@@ -26,7 +26,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
 
 function config({ host, port, aliases, context, slots, threads, apiKey, cors, ...rest }: ShimOptions) {
   const [name = "seed-v4", ...others] = aliases.toSorted();
-  const { predict, temperature, seed, thinks, ...shows } = rest;
+  const { predict, temperature, seed, thinks, sleepSeconds, ...shows } = rest;
   const keys = apiKey === undefined || broken === "auth" ? undefined : writeKeys(apiKey);
   return resolveServeConfig({
     host,
@@ -34,6 +34,7 @@ function config({ host, port, aliases, context, slots, threads, apiKey, cors, ..
     log: "off",
     cors: [...cors],
     insecure: true,
+    ...(sleepSeconds === undefined ? {} : { sleepAfterMs: 1000 * sleepSeconds }),
     singleProcess: true,
     ...(keys === undefined ? {} : { keys }),
     engineOptions: {

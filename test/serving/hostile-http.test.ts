@@ -92,8 +92,9 @@ const good: readonly Case[] = [
   { name: "a target in absolute form", bytes: get([host, "connection: close"], "http://127.0.0.1/livez"), status: 200 },
 ];
 
-/** The most that a case may take: 50 ms, and as much again on a busy machine. */
-const mostMs = 100;
+/** The most that a case may take: the median of so many tries, for other programs of the machine disturb single ones. */
+const mostMs = 50;
+const tries = 7;
 
 describe("the gateway", () => {
   let server: RunningGateway;
@@ -105,12 +106,16 @@ describe("the gateway", () => {
 
   for (const { name, bytes, status } of [...cases, ...good]) {
     test(`answers ${name} with ${status}, at once, and serves the next`, async () => {
-      const started = performance.now();
-      const answer = await firstAnswer(server.port, bytes);
-      const took = performance.now() - started;
-      assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} `), answer.slice(0, 300));
-      assert.ok(took < mostMs, `${took} ms`);
-      await assertServes(server);
+      const took: number[] = [];
+      for (let i = 0; i < tries; i++) {
+        const started = performance.now();
+        const answer = await firstAnswer(server.port, bytes);
+        took.push(performance.now() - started);
+        assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} `), answer.slice(0, 300));
+        await assertServes(server);
+      }
+      const median = took.sort((a, b) => a - b)[Math.floor(tries / 2)]!;
+      assert.ok(median < mostMs, `${median} ms`);
     });
   }
 

@@ -65,7 +65,7 @@ describe("the gateway", () => {
     for (const path of ["/livez", "/readyz", "/startupz"]) {
       assert.equal(await (await fetch(server.url + path)).text(), "ok\n", path);
     }
-    assert.deepEqual(await (await fetch(`${server.url}/health`)).json(), { status: "ok" });
+    assert.deepEqual(await (await fetch(`${server.url}/health`)).json(), { status: "ok", state: "ready" });
     const page = await fetch(server.url);
     assert.match(await page.text(), /^<!doctype html>/);
     assert.match(page.headers.get("content-security-policy")!, /default-src 'none'; script-src 'sha256-/);

@@ -244,6 +244,30 @@ for (const [name, config] of Object.entries(smallConfigs)) {
       await cache.close();
     });
 
+    test("gives way to running sequences, but for a last quarter of its memory", async () => {
+      const { runner, device } = await smallModel(config);
+      using _ = device;
+      const budget = 1_000_000;
+      const cache = await openCache(runner, { memory: budget });
+      const fill = async (from: number) => {
+        for (let i = from; i < from + 12; i++) await compute(cache, runner, tokensOf(500, i));
+      };
+      await fill(0);
+      const full = cache.counters.memoryBytes;
+      assert.ok(full > 0.7 * budget && full <= budget, `${full} bytes`);
+      cache.leaveRoom(budget / 2);
+      assert.ok(cache.counters.memoryBytes <= budget / 2);
+      await fill(20);
+      assert.ok(cache.counters.memoryBytes <= budget / 2, "what is remembered meanwhile gives way as well");
+      cache.leaveRoom(10 * budget);
+      const least = cache.counters.memoryBytes;
+      assert.ok(least > 0 && least <= budget / 4, `${least} bytes`);
+      cache.leaveRoom(0);
+      await fill(40);
+      assert.ok(cache.counters.memoryBytes > 0.7 * budget, "there is room again");
+      await cache.close();
+    });
+
     test("2,000 sequences that were dropped in all ways leave no page behind", async () => {
       const { runner, device } = await smallModel(config);
       using _ = device;

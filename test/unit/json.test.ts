@@ -64,6 +64,30 @@ describe("JSON with nothing lost", () => {
     );
   });
 
+  test("takes as many values as it may, and not one more, before and while they are built", () => {
+    const count = (value: unknown): number => {
+      if (typeof value !== "object" || value === null) return 1;
+      return Object.values(value).reduce<number>((sum, one) => sum + count(one), 1);
+    };
+    // Brackets, commas and quotes inside strings are no values.
+    const strings = fc.string({ unit: fc.constantFrom(...'[]{},:"\\ a') });
+    const values = fc.letrec((tie) => ({
+      any: fc.oneof({ depthSize: "small" }, strings, fc.constantFrom(1, null), tie("list"), tie("object")),
+      list: fc.array(tie("any"), { maxLength: 4 }),
+      object: fc.dictionary(strings, tie("any"), { maxKeys: 4 }),
+    })).any;
+    fc.assert(
+      fc.property(values, fc.constantFrom("", "  "), (value, space) => {
+        const text = space + JSON.stringify(value, undefined, space);
+        const values = count(value);
+        parseJson(text, 256, values);
+        // Behind a text of spaces the count is sure to be smaller than the text.
+        assert.throws(() => parseJson(" ".repeat(50) + text, 256, values - 1), /more than \d+ values/);
+      }),
+      { numRuns: 1000, seed: 5 },
+    );
+  });
+
   test("keeps the text of numbers, the order of keys, and keys that stand twice", () => {
     const value = parseJson('{"2": 1.0, "1": 18446744073709551615, "2": -0}') as JsonObject;
     assert.deepEqual(

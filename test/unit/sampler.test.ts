@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
+import { drawnLogprob } from "../../src/engine/batching/token-logprobs.ts";
 import { uniform } from "../../src/engine/sampling/random.ts";
 import { Sampler } from "../../src/engine/sampling/sampler.ts";
 import { resolveSamplingOptions, type SamplingOptions } from "../../src/engine/sampling/sampling-options.ts";
@@ -54,6 +55,32 @@ describe("sampler", () => {
       }),
       { numRuns: 500, seed: 1 },
     );
+  });
+
+  test("tells what it draws from: the allowed tokens, as probable as they are drawn", () => {
+    fc.assert(
+      fc.property(logitsArbitrary, cuts, fc.integer(), (logits, options, seed) => {
+        const sampler = new Sampler({ ...options, seed });
+        const history = new TokenHistory([]);
+        const candidates = sampler.candidates(logits, history);
+        const may = allowed(logits, options);
+        for (const one of candidates.ids) assert.ok(may.has(one), `${one} is not among ${[...may]}`);
+        const id = sampler.sample(logits, history);
+        const { logprob, top } = drawnLogprob(candidates, id, candidates.ids.length);
+        const sum = top.reduce((all, one) => all + Math.exp(one.logprob), 0);
+        assert.ok(Math.abs(sum - 1) < 1e-9, `${sum}`);
+        assert.equal(top.find((one) => one.id === id)!.logprob, logprob);
+        const { temperature } = options;
+        for (const [i, one] of top.slice(1).entries()) {
+          const ratio = (logits[one.id]! - logits[top[i]!.id]!) / temperature;
+          assert.ok(Math.abs(one.logprob - top[i]!.logprob - ratio) < 1e-6 && ratio < 1e-9);
+        }
+        assert.deepEqual(drawnLogprob(candidates, id, 2).top, top.slice(0, 2));
+      }),
+      { numRuns: 300, seed: 2 },
+    );
+    const greedy = new Sampler({ temperature: 0 });
+    assert.deepEqual(greedy.candidates(Float32Array.of(1, 5, 5, 2), new TokenHistory([])), { ids: [1], weights: [1] });
   });
 
   test("temperature 0 takes the greatest, of equal ones the lowest id", () => {

@@ -11,7 +11,7 @@ import { TokenHistory } from "../sampling/token-history.ts";
 import { AllowedStarts } from "./allowed-starts.ts";
 import type { EngineEvent, EngineRequest, EngineUsage, TokenLogprob } from "./engine-port.ts";
 import type { Pacer } from "./pacer.ts";
-import { tokenLogprob } from "./token-logprobs.ts";
+import { drawnLogprob, tokenLogprob } from "./token-logprobs.ts";
 
 export type Finish = "stop" | "length" | "cancelled";
 
@@ -133,15 +133,25 @@ export class Answer {
 
   #sample(row: Float32Array): number {
     checkNumbers(row);
-    const id = this.#sampler.sample(this.#allowed.mask(row), this.#history);
+    const masked = this.#allowed.mask(row);
+    const id = this.#sampler.sample(masked, this.#history);
+    this.#tellLogprob(row, masked, id);
     this.#history.push(id);
     this.#allowed.push(id);
     this.tokenIds.push(id);
     this.#newIds.push(id);
-    const { logprobs } = this.request;
-    if (logprobs !== undefined) this.#newLogprobs.push(tokenLogprob(row, id, logprobs));
     this.#finishAfter(id);
     return id;
+  }
+
+  #tellLogprob(row: Float32Array, masked: Float32Array, id: number): void {
+    const { logprobs, logprobsOf } = this.request;
+    if (logprobs === undefined) return;
+    const logprob =
+      logprobsOf === "sampling"
+        ? drawnLogprob(this.#sampler.candidates(masked, this.#history), id, logprobs)
+        : tokenLogprob(row, id, logprobs);
+    this.#newLogprobs.push(logprob);
   }
 
   #finishAfter(id: number | undefined): void {

@@ -260,6 +260,7 @@ export class BatchEngine implements EnginePort {
     const work = parts.map((part) => this.#workOf(part)).filter((item) => !item.answer.isCancelled);
     if (work.length === 0) return;
     this.#isStepping = true;
+    this.#cache.leaveRoom?.(this.#scheduler.runningBytes);
     this.#running = new RunningStep(work, this.#owesStep);
     const results = await this.#compute(work, this.#running.signal);
     this.#running = undefined;

@@ -14,6 +14,8 @@ export interface EnginePort {
    * answer is whole (a stop string, the end of its calls): what was computed of its prompt and so many tokens of it is remembered.
    */
   cancel(id: string, keptTokens?: number): void;
+  /** A request is on its way: an engine that sleeps may load its model already. */
+  wake?(): void;
   /** What the engine told last. */
   readonly status: EngineStatus;
 }
@@ -59,6 +61,8 @@ export interface EngineRequest {
   readonly stopTokenIds: readonly number[];
   /** Log probabilities of each token of the answer, with this many alternatives (0 to 20). */
   readonly logprobs?: number;
+  /** Of what: the model's own distribution (default), or what a token was drawn from, after penalties, temperature and cuts. */
+  readonly logprobsOf?: "model" | "sampling";
   /** The same for the tokens of the prompt, all but the first. */
   readonly promptLogprobs?: number;
   /** The answer begins with one of these token sequences; after it anything may follow. Undefined: no constraint. */
@@ -108,7 +112,7 @@ export interface EngineFailure {
 
 /** A snapshot that the engine sends at least once a second, and after each step that changes it much. */
 export interface EngineStatus {
-  readonly state: "loading" | "ready" | "draining" | "dead";
+  readonly state: "loading" | "ready" | "draining" | "dead" | "sleeping" | "waking";
   /** Share of the weights that is loaded, 0 to 1. */
   readonly loaded: number;
   /** Steps done since the start. */

@@ -158,7 +158,7 @@ export class Scheduler {
     const preempt: string[] = [];
     for (;;) {
       const active = [...this.#active()];
-      if (this.#activeBytes() <= this.#options.cacheBytes || active.length <= 1) return preempt;
+      if (this.runningBytes <= this.#options.cacheBytes || active.length <= 1) return preempt;
       // One that is just starting has nothing to remember yet.
       const victim = leastImportant(active.filter(({ state }) => state === "running"));
       if (victim === undefined) return preempt;
@@ -176,8 +176,8 @@ export class Scheduler {
     return entry.id;
   }
 
-  /** What all have after the next token, drafts aside. */
-  #activeBytes(): number {
+  /** What the caches of the running requests take after the next token, drafts aside. */
+  get runningBytes(): number {
     let bytes = 0;
     for (const { length } of this.#active()) bytes += this.#bytes(length + 1);
     return bytes;
@@ -289,7 +289,7 @@ export class Scheduler {
   /** Every answer's next token; if a step has no room for all, those go first that waited longest. Then drafts. */
   #decodeParts(decoding: readonly Entry[], room: number): PlannedPart[] {
     const chosen = [...decoding].sort((a, b) => a.lastStep - b.lastStep || a.order - b.order).slice(0, room);
-    const spare = (this.#options.cacheBytes - this.#activeBytes()) / this.#options.bytesPerToken;
+    const spare = (this.#options.cacheBytes - this.runningBytes) / this.#options.bytesPerToken;
     let left = Math.max(0, Math.min(this.#options.maxDraftTokens, room - chosen.length, Math.floor(spare)));
     return chosen.map(({ id, draft, length, mostTokens }, i) => {
       // An even share of what is left: the first in the row are not always the same.

@@ -19,6 +19,8 @@ export interface SequenceCachePort {
    * `isPromptEnd`: the same prompt, and others that branch off at its end, will go on from before its last token.
    */
   remember(namespace: string, sequence: Sequence, options: { isFinal: boolean; isPromptEnd?: boolean }): void;
+  /** Running sequences take so many bytes of the memory that both share: what is remembered gives way. */
+  leaveRoom?(runningBytes: number): void;
   /** What a request that waits will find in memory is not given back before this is disposed of. */
   pin?(namespace: string, tokenIds: readonly number[]): Disposable;
   /** Bytes that could be given back for new sequences, and those in use by running ones. */

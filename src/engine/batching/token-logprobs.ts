@@ -1,4 +1,8 @@
-/** Log probabilities as clients see them: of the model's own distribution, before temperature, penalties and cuts. */
+/**
+ * Log probabilities as clients see them: of the model's own distribution, before temperature, penalties and cuts, or of what a token
+ * was drawn from, after them.
+ */
+import type { Candidates } from "../sampling/sampler.ts";
 import type { TokenLogprob } from "./engine-port.ts";
 
 /** The most alternatives that a request may ask for. */
@@ -12,6 +16,14 @@ export function tokenLogprob(logits: Float32Array, id: number, top: number): Tok
     logprob: logits[id]! - logSum,
     top: greatest(logits, top).map((other) => ({ id: other, logprob: logits[other]! - logSum })),
   };
+}
+
+/** The same among the candidates that token `id` was drawn from; fewer than `top` where fewer could have come. */
+export function drawnLogprob({ ids, weights }: Candidates, id: number, top: number): TokenLogprob {
+  const logSum = Math.log(weights.reduce((sum, weight) => sum + weight, 0));
+  const order = ids.map((_, i) => i).sort((a, b) => weights[b]! - weights[a]! || ids[a]! - ids[b]!);
+  const describe = (i: number) => ({ id: ids[i]!, logprob: Math.log(weights[i]!) - logSum });
+  return { ...describe(ids.indexOf(id)), top: order.slice(0, top).map(describe) };
 }
 
 function logSumExp(logits: Float32Array): number {

@@ -24,7 +24,7 @@ export interface PrefixCacheOptions {
   readonly runner: ModelRunner;
   /** Names the model by its content: `modelDigest`. */
   readonly modelDigest: string;
-  /** Bytes of caches that may be remembered beside those of running sequences. */
+  /** Bytes of caches that may be remembered; running sequences that take part of them are told by `leaveRoom`. */
   readonly memoryBudgetBytes: number;
   readonly store: StoreSettings | "off";
   /** Milliseconds; only differences matter. */
@@ -118,6 +118,10 @@ export class PrefixCache implements SequenceCachePort {
   /** Until it is disposed of, what this prompt will find in memory is not given back: for requests that wait. */
   pin(namespace: string, tokenIds: readonly number[]): Disposable {
     return this.#memory.pin(namespace, tokenIds);
+  }
+
+  leaveRoom(runningBytes: number): void {
+    this.#memory.leave(runningBytes);
   }
 
   /** Gives memory back, at least so many bytes if so many are held for nobody else. */

@@ -36,10 +36,14 @@ export interface Found {
 
 /** A conversation that was silent for so long is half as likely to go on. */
 const halfLifeMs = 10 * 60_000;
+/** Running requests that share a beginning are counted as if each had it: that beginning must not be forgotten for them. */
+const leastShare = 1 / 4;
 
 export class RememberedSequences {
   readonly budgetBytes: number;
   evictions = 0;
+  /** Bytes of the budget that others use. */
+  #left = 0;
   readonly #now: () => number;
   readonly #index = new PrefixIndex<Remembered>();
   readonly #all = new Map<number, Remembered>();
@@ -96,7 +100,17 @@ export class RememberedSequences {
     entry.node = this.#index.set(namespace, tokenIds, entry);
     this.#all.set(entry.id, entry);
     this.#pages.add(entry.id, cache);
-    this.evict(this.bytes - this.budgetBytes, entry);
+    this.evict(this.bytes - this.#room, entry);
+  }
+
+  /** So many bytes of the budget are used by others: what is remembered gives way, but for a last quarter. */
+  leave(bytes: number): void {
+    this.#left = bytes;
+    this.evict(this.bytes - this.#room);
+  }
+
+  get #room(): number {
+    return Math.max(this.budgetBytes - this.#left, this.budgetBytes * leastShare);
   }
 
   /** What a waiting request will find is not given back before the pin is disposed of. */

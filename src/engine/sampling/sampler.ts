@@ -24,6 +24,12 @@ export class Sampler {
 
   /** The id of the next token. `logits` [vocabSize] stay as they are. Throws when they hold no number to choose. */
   sample(logits: Float32Array, history: TokenHistory): number {
+    const candidates = this.candidates(logits, history);
+    return candidates.ids.length === 1 ? candidates.ids[0]! : draw(candidates, uniform(this.seed, history.length));
+  }
+
+  /** What the next token is drawn from: after penalties, temperature and cuts. Throws like `sample`. */
+  candidates(logits: Float32Array, history: TokenHistory): Candidates {
     const adjusted = this.#adjust(logits, history);
     const greatest = indexOfGreatest(adjusted);
     if (greatest < 0) {
@@ -32,8 +38,8 @@ export class Sampler {
         hint: "The weights are damaged, or a bias excludes every token",
       });
     }
-    if (this.#options.temperature === 0) return greatest;
-    return draw(this.#candidates(adjusted, adjusted[greatest]!), uniform(this.seed, history.length));
+    if (this.#options.temperature === 0) return { ids: [greatest], weights: [1] };
+    return this.#cut(adjusted, adjusted[greatest]!);
   }
 
   #adjust(logits: Float32Array, history: TokenHistory): Float64Array {
@@ -57,7 +63,7 @@ export class Sampler {
   }
 
   /** The tokens that may be drawn, with weights relative to the greatest. */
-  #candidates(logits: Float64Array, greatest: number): Candidates {
+  #cut(logits: Float64Array, greatest: number): Candidates {
     const { temperature, topK, minP, topP } = this.#options;
     let floor = greatest + temperature * (minP > 0 ? Math.log(minP) : leastLogWeight);
     const isTopK = topK > 0 && topK < logits.length;
@@ -72,7 +78,8 @@ export class Sampler {
 /** Tokens less probable than this beside the greatest add nothing that a float64 sum can tell, even all of them. */
 const leastLogWeight = -45;
 
-interface Candidates {
+/** Tokens that may come, with weights that are proportional to their probabilities. */
+export interface Candidates {
   readonly ids: readonly number[];
   readonly weights: readonly number[];
 }

@@ -41,11 +41,12 @@ export class AnswerStream {
   async run(answer: () => Promise<void>, tell: (error: StreamError) => void): Promise<void> {
     try {
       await answer();
+      this.#stream.end();
     } catch (error) {
       if (!this.#hasSent) throw error;
       tell(describeError(error));
+      this.#stream.end(true);
     }
-    this.#stream.end();
   }
 }
 

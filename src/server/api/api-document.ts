@@ -28,10 +28,11 @@ The same as a document for programs: \`GET /openapi.json\` (OpenAPI 3.1). How ag
 - **While thinking** the temperature is 1, as in DeepSeek's API.
 - **Reasoning and calls** of earlier turns are remembered by the call's id: a client may leave the reasoning out and write the arguments anew, and the prompt stays the same, byte for byte.
 - **Calls** have names of tools that the request has, and arguments that are JSON, also when the answer is cut. A misspelled name is repaired; a call of a tool that does not exist becomes text. Arguments need not fit the tool's schema: \`strict\` only changes what the model is told.
-- **Too long**: \`max_tokens\` is cut to what the context has left; a prompt that fills it is 400 with \`context_length_exceeded\` or "prompt is too long", which agents know. \`truncation: "auto"\` is accepted and drops nothing.
-- **Images** become the words "[Unsupported Image]" for V4 and are refused for V4.1.
+- **Too long**: \`max_tokens\` is cut to what the context has left; a prompt that fills it is 400 with \`context_length_exceeded\` or "prompt is too long", which agents know; OpenAI's dialect has llama-server's type \`exceed_context_size_error\` with \`n_prompt_tokens\` and \`n_ctx\` beside it. \`truncation: "auto"\` is accepted and drops nothing.
+- **Images** become the words "[Unsupported Image]" for V4 and are refused for V4.1. A \`file:\` URL is refused: the server reads no files for clients.
 - **Schemas** for answers (\`json_schema\`) are refused; \`json_object\` is an instruction to the model.
 - **Streams** are server-sent events; a client that reads slowly gets fewer, longer ones. An error before the first event has its status, one after it is an event.
+- **Sent again** with the same \`Idempotency-Key\`, a request gets the same answer; with \`Last-Event-ID\` as well, its stream goes on where it was cut ([serving.md](serving.md#requests-that-are-sent-again)).
 
 `;
 

@@ -12,6 +12,7 @@ import {
   responseObject,
   responsesEvent,
   responsesRequest,
+  responseTokenCount,
 } from "./schemas/responses.ts";
 import {
   applyTemplateAnswer,
@@ -64,6 +65,15 @@ export const operations: readonly Operation[] = [
     request: responsesRequest,
     answer: responseObject,
     event: responsesEvent,
+    error: openAiError,
+  },
+  {
+    method: "post",
+    path: "/v1/responses/input_tokens",
+    alsoAt: ["/responses/input_tokens"],
+    summary: "Tokens of a conversation of items",
+    request: responsesRequest,
+    answer: responseTokenCount,
     error: openAiError,
   },
   {

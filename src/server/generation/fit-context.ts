@@ -16,6 +16,7 @@ export function fitContext(
   if (room >= 1) return Math.min(maxTokens, room);
   throw new HttpError(400, overflowMessage(promptTokens, contextLength, dialect), {
     code: "context_length_exceeded",
+    tokens: { prompt: promptTokens, context: contextLength },
     where: dialect === "openai" ? "messages" : "prompt",
     hint: "Shorten the conversation, or start the server with a larger --context",
   });

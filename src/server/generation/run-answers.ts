@@ -21,6 +21,7 @@ export interface AnswerJob {
   readonly sampling: SamplingOptions & { readonly seed: number };
   readonly maxTokens: number;
   readonly logprobs: number | undefined;
+  readonly logprobsOf?: "model" | "sampling";
   readonly promptLogprobs: number | undefined;
   readonly beginsWith: readonly (readonly number[])[] | undefined;
   /** The first of those that share a prompt: the prompt is counted once. */
@@ -129,7 +130,7 @@ class Run {
   }
 
   #request(id: string): EngineRequest {
-    const { tokenIds, sampling, maxTokens, plan, logprobs, promptLogprobs, beginsWith } = this.job;
+    const { tokenIds, sampling, maxTokens, plan, logprobs, logprobsOf, promptLogprobs, beginsWith } = this.job;
     return {
       id,
       tokenIds,
@@ -138,6 +139,7 @@ class Run {
       maxTokens,
       stopTokenIds: [...plan.stopTokenIds],
       ...(logprobs === undefined ? {} : { logprobs }),
+      ...(logprobsOf === undefined ? {} : { logprobsOf }),
       ...(promptLogprobs === undefined ? {} : { promptLogprobs }),
       ...(beginsWith === undefined ? {} : { beginsWith }),
       key: this.#call.key,

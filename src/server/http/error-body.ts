@@ -30,6 +30,7 @@ interface Description {
   readonly where: string | undefined;
   readonly retryAfterSeconds: number | undefined;
   readonly headers: Readonly<Record<string, string>>;
+  readonly tokens: HttpError["tokens"];
 }
 
 function describe(error: unknown): Description {
@@ -41,12 +42,14 @@ function describe(error: unknown): Description {
       where: undefined,
       retryAfterSeconds: undefined,
       headers: {},
+      tokens: undefined,
     };
   }
   const { status, retryAfterSeconds, headers } =
     error instanceof HttpError ? error : { status: statusOf(error), retryAfterSeconds: undefined, headers: {} };
+  const tokens = error.code === tooLong ? tokensOf(error) : undefined;
   const message = error.hint === undefined ? error.message : `${error.message.replace(/\.$/, "")}. ${error.hint}`;
-  return { status, code: error.code, message, where: error.where, retryAfterSeconds, headers };
+  return { status, code: error.code, message, where: error.where, retryAfterSeconds, headers, tokens };
 }
 
 function statusOf(error: FreeholdError): number {
@@ -68,41 +71,43 @@ function bodyOf(description: Description, dialect: ErrorDialect, requestId: stri
   }
 }
 
-function openaiError({ status, code, message, where }: Description) {
+/** OpenAI's, and for a prompt that is too long llama-server's type and fields beside OpenAI's code and words. */
+function openaiError({ status, code, message, where, tokens }: Description) {
+  if (tokens !== undefined) {
+    const words = `This model's maximum context length is ${tokens.context} tokens`;
+    const text = message.startsWith(words) ? message : `${words}, but the request needs ${tokens.prompt}. ${message}`;
+    return { message: text, type: tooLongType, param: where ?? "messages", code, ...tokenFields(tokens) };
+  }
   const type = openaiTypes[status] ?? (status < 500 ? "invalid_request_error" : "server_error");
-  const param = where ?? (code === tooLong ? "messages" : null);
-  const lengths = code === tooLong ? tokenCounts(message) : undefined;
-  const text =
-    lengths === undefined
-      ? message
-      : `This model's maximum context length is ${lengths.maximum} tokens, but the request needs ${lengths.found} tokens. ${message}`;
-  return { message: text, type, param, code: openaiCodes[status] ?? code };
+  return { message, type, param: where ?? null, code: openaiCodes[status] ?? code };
 }
 
-function anthropicError({ status, code, message }: Description) {
+function anthropicError({ status, message, tokens }: Description) {
   const type = anthropicTypes[status] ?? (status < 500 ? "invalid_request_error" : "api_error");
-  const lengths = code === tooLong ? tokenCounts(message) : undefined;
-  if (lengths === undefined) return { type, message };
-  return { type, message: `prompt is too long: ${lengths.found} tokens > ${lengths.maximum} maximum` };
+  if (tokens === undefined || message.startsWith("prompt is too long")) return { type, message };
+  return { type, message: `prompt is too long: ${tokens.prompt} tokens > ${tokens.context} maximum` };
 }
 
 /** llama-server's: `code` is the status; a prompt that is too long tells both lengths in fields. */
-function llamaError({ status, code, message }: Description) {
-  if (code === tooLong) {
-    const { found, maximum } = tokenCounts(message) ?? { found: 0, maximum: 0 };
-    return { code: status, message, type: "exceed_context_size_error", n_prompt_tokens: found, n_ctx: maximum };
-  }
+function llamaError({ status, message, tokens }: Description) {
+  if (tokens !== undefined) return { code: status, message, type: tooLongType, ...tokenFields(tokens) };
   const type = llamaTypes[status] ?? (status < 500 ? "invalid_request_error" : "server_error");
   return { code: status, message, type };
 }
 
 const tooLong = "context_length_exceeded";
+const tooLongType = "exceed_context_size_error";
 
-/** "The prompt has 70 tokens and needs room for 8 more, the context only 64": what is needed, and what there is. */
-function tokenCounts(message: string): { found: number; maximum: number } | undefined {
-  const numbers = (message.split(". ")[0]!.match(/\d+/g) ?? []).map(Number);
+function tokenFields({ prompt, context }: NonNullable<HttpError["tokens"]>) {
+  return { n_prompt_tokens: prompt, n_ctx: context };
+}
+
+/** The engine says it in words: "The prompt has 70 tokens and needs room for 8 more, the context only 64". */
+function tokensOf(error: FreeholdError): HttpError["tokens"] {
+  if (error instanceof HttpError && error.tokens !== undefined) return error.tokens;
+  const numbers = (error.message.match(/\d+/g) ?? []).map(Number);
   if (numbers.length < 2) return undefined;
-  return { found: numbers.slice(0, -1).reduce((sum, count) => sum + count, 0), maximum: numbers.at(-1)! };
+  return { prompt: numbers.slice(0, -1).reduce((sum, count) => sum + count, 0), context: numbers.at(-1)! };
 }
 
 const openaiTypes: Readonly<Record<number, string>> = {

@@ -1,6 +1,8 @@
 /** One request and the means to answer it: what a route sees of node:http. */
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { Json } from "../../json/parse-json.ts";
+import { AnswerFollower } from "../answers/answer-follower.ts";
+import type { KeptAnswer } from "../answers/kept-answer.ts";
 import { HttpError } from "../http-error.ts";
 import type { Identity } from "../keys.ts";
 import type { Call, EventStream } from "../route.ts";
@@ -24,6 +26,8 @@ export interface CallParts {
   readonly keepAlive: KeepAlive;
   readonly streamLimits: StreamLimits;
   readonly admit: Call["admit"];
+  /** Where the answer is kept: it goes on then though its client is gone. */
+  readonly kept?: KeptAnswer | undefined;
 }
 
 export class HttpCall implements Call {
@@ -55,8 +59,12 @@ export class HttpCall implements Call {
     this.namespace = parts.identity.namespace;
     this.priority = parts.identity.priority;
     this.admit = parts.admit;
+    const leave = parts.kept?.join();
     parts.response.once("close", () => {
-      if (!parts.response.writableFinished) this.abort(new HttpError(499, "The client went away", { code: "closed" }));
+      leave?.();
+      const isWaitedFor = parts.kept !== undefined && !parts.kept.isLost;
+      if (parts.response.writableFinished || isWaitedFor) return;
+      this.abort(new HttpError(499, "The client went away", { code: "closed" }));
     });
   }
 
@@ -81,16 +89,24 @@ export class HttpCall implements Call {
   }
 
   openStream(): EventStream {
-    const { response, keepAlive, streamLimits } = this.#parts;
-    this.stream ??= new ServerSentEvents(response, keepAlive, streamLimits, () => {
+    const { response, keepAlive, streamLimits, kept } = this.#parts;
+    const onCut = () => {
       this.wasCut = true;
-      this.abort(new Error("The client reads too slowly"));
-    });
+      // A client that was cut may come back to an answer that is kept.
+      if (kept === undefined) this.abort(new Error("The client reads too slowly"));
+    };
+    this.stream ??= new ServerSentEvents(response, { keepAlive, limits: streamLimits, onCut, kept });
     return this.stream;
   }
 
+  /** Answers with an answer that is kept, behind the event `after`. */
+  follow(answer: KeptAnswer, after: number): Promise<void> {
+    return AnswerFollower.follow(answer, this.#parts.response, after, this.#parts.keepAlive);
+  }
+
   #answer(status: number, body: string, headers: Readonly<Record<string, string>>): void {
-    const { response } = this.#parts;
+    const { response, kept } = this.#parts;
+    kept?.whole({ status, headers, isStream: false }, body, status >= 400);
     // The client is gone, or was answered: there is nobody to tell.
     if (response.headersSent || response.destroyed) return;
     response.writeHead(status, { ...headers, "content-length": Buffer.byteLength(body) }).end(body);

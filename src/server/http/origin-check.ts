@@ -55,7 +55,7 @@ export function preflightHeaders(methods: readonly string[]): Record<string, str
   return {
     "Access-Control-Allow-Methods": methods.join(", "),
     "Access-Control-Allow-Headers":
-      "authorization, content-type, x-api-key, x-request-id, idempotency-key, anthropic-version, anthropic-beta, traceparent",
+      "authorization, content-type, x-api-key, x-request-id, idempotency-key, x-conversation-id, last-event-id, anthropic-version, anthropic-beta, traceparent",
     "Access-Control-Max-Age": "600",
   };
 }

@@ -6,6 +6,7 @@ import type { IncomingMessage } from "node:http";
 import { FormatError } from "../../errors.ts";
 import { type Json, JsonObject, parseJson } from "../../json/parse-json.ts";
 import { HttpError } from "../http-error.ts";
+import type { Exchange } from "./exchange.ts";
 
 export interface BodyLimits {
   readonly bytes: number;
@@ -22,6 +23,12 @@ export const defaultBodyLimits: BodyLimits = {
   // A number takes about 70 bytes once parsed: a quarter of a million are 18 MB.
   jsonValues: 2 ** 18,
 };
+
+export interface RequestContent {
+  readonly json: Json;
+  /** As it arrived. */
+  readonly bytes: Uint8Array;
+}
 
 export class BodyReader {
   readonly #limits: BodyLimits;
@@ -46,10 +53,19 @@ export class BodyReader {
     if (Number(headers["content-length"] ?? 0) > this.#limits.bytes) throw this.#tooLarge();
   }
 
-  /** Reads and parses. Throws an HttpError: 400, 413, or 503 while other bodies take all the room. */
-  async readJson(request: IncomingMessage): Promise<Json> {
+  /**
+   * The body of a POST; undefined for other methods, which have none. Throws an HttpError: what `check` refuses, 400, 413, or 503
+   * while other bodies take all the room.
+   */
+  async read({ request, response, match }: Exchange, expectsContinue: boolean): Promise<RequestContent | undefined> {
+    if (match!.route.method !== "POST") {
+      refuseBody(request);
+      return undefined;
+    }
+    this.check(request);
+    if (expectsContinue) response.writeContinue();
     const bytes = await this.#read(request);
-    return parseBounded(decodeText(bytes), this.#limits);
+    return { json: parseBounded(decodeText(bytes), this.#limits), bytes };
   }
 
   /** With listeners: leaving a `for await` early would destroy the connection before the refusal is sent. */
@@ -137,6 +153,14 @@ function tooBusy(): HttpError {
   return new HttpError(503, "Too many large requests are being read", {
     code: "overloaded",
     retryAfterSeconds: 2,
+    headers: { connection: "close" },
+  });
+}
+
+function refuseBody({ headers }: IncomingMessage): void {
+  if (headers["transfer-encoding"] === undefined && Number(headers["content-length"] ?? 0) === 0) return;
+  throw new HttpError(400, "A request of this method has no body", {
+    code: "unexpected-body",
     headers: { connection: "close" },
   });
 }

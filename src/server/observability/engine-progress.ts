@@ -40,6 +40,8 @@ export class EngineProgress {
     this.observe();
     const { state } = this.#engine.status;
     if (this.#engine.info === undefined) return { isReady: false, why: "the model is loading" };
+    // Its model comes back with the next request.
+    if (state === "sleeping" || state === "waking") return { isReady: true };
     if (state !== "ready")
       return { isReady: false, why: state === "loading" ? "the engine is starting" : `the engine is ${state}` };
     const patience = Math.max(leastPatienceMs, 4 * this.#slowestStepMs);

@@ -144,6 +144,9 @@ export class Metrics implements RequestObserver, Disposable {
       this.#total(name, "Requests that found something in it", () => cache().hits);
     }
     this.#gauge("freehold_model_loaded_share", "Share of the weights that is loaded, 0 to 1", () => status().loaded);
+    this.#gauge("freehold_engine_sleeping", "1 while the model is not in memory for want of work", () =>
+      status().state === "sleeping" ? 1 : 0,
+    );
     this.#total("freehold_engine_steps_total", "Steps of the model", () => status().steps);
     this.#total("freehold_engine_step_seconds_total", "Time in steps", () => counters().stepSeconds);
     this.#total("freehold_preemptions_total", "Requests set aside for others", () => counters().preemptions);

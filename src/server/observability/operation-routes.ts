@@ -20,8 +20,8 @@ export function operationRoutes(parts: OperationParts): readonly Route[] {
     { ...open, path: "/livez", handle: async (call) => call.text(200, "ok\n", "text/plain") },
     { ...open, path: "/readyz", handle: async (call) => answerProbe(call, parts.readiness()) },
     { ...open, path: "/startupz", handle: async (call, services) => answerStartup(call, services) },
-    { ...open, path: "/health", handle: async (call) => answerHealth(call, parts.readiness()) },
-    { ...open, path: "/v1/health", handle: async (call) => answerHealth(call, parts.readiness()) },
+    { ...open, path: "/health", handle: async (call, services) => answerHealth(call, services, parts) },
+    { ...open, path: "/v1/health", handle: async (call, services) => answerHealth(call, services, parts) },
     { ...open, path: "/", handle: async (call) => answerPage(call) },
     { ...admin, path: "/status.json", handle: async (call, services) => answerStatus(call, services, parts) },
     {
@@ -46,9 +46,11 @@ function answerStartup(call: Call, { engine }: Services): void {
   else call.text(503, `loading: ${Math.floor(100 * engine.status.loaded)} %\n`, "text/plain");
 }
 
-function answerHealth(call: Call, readiness: Readiness): void {
+/** `state` beside llama-server's "ok": a server whose model sleeps is well. */
+function answerHealth(call: Call, { engine }: Services, parts: OperationParts): void {
+  const readiness = parts.readiness();
   if (!readiness.isReady) throw new HttpError(503, readiness.why, { code: "not-ready", retryAfterSeconds: 2 });
-  call.json(200, { status: "ok" });
+  call.json(200, { status: "ok", state: engine.status.state });
 }
 
 function answerPage(call: Call): void {

@@ -75,6 +75,10 @@ export class EngineClient implements EnginePort {
     else this.#finish(request, () => request.end("cancelled"));
   }
 
+  wake(): void {
+    if (this.#isReady) this.#channel?.send({ type: "wake" });
+  }
+
   close(): void {
     this.#isClosed = true;
     clearTimeout(this.#retry);
@@ -91,7 +95,7 @@ export class EngineClient implements EnginePort {
       // It takes any values: prompts with biases hold maps.
       this.#channel = new FrameChannel(
         socket,
-        ({ type }) => type === "cancel",
+        ({ type }) => type !== "submit",
         (message) => this.#hear(message),
       );
     });

@@ -103,6 +103,9 @@ class GatewayConnection {
       case "cancel":
         this.#engine?.cancel(this.#prefix + message.id, message.keptTokens);
         return;
+      case "wake":
+        this.#engine?.wake?.();
+        return;
       default:
         message satisfies never;
     }

@@ -10,7 +10,8 @@ import {
 
 export type ToEngine =
   | { readonly type: "submit"; readonly request: EngineRequest }
-  | { readonly type: "cancel"; readonly id: string; readonly keptTokens?: number };
+  | { readonly type: "cancel"; readonly id: string; readonly keptTokens?: number }
+  | { readonly type: "wake" };
 
 export type FromEngine =
   /** Sent once the model is loaded, or at once to a gateway that comes later. */

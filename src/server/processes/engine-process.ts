@@ -25,6 +25,7 @@ async function obey(message: ToChild): Promise<void> {
       host?.close();
       process.exit(0);
       return;
+    case "socket":
     case "reload":
       return;
     default:

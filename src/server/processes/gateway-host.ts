@@ -1,9 +1,8 @@
 /** From a configuration to a gateway that listens: files are read, logs opened, routes loaded. The same in one process or in three. */
-import { existsSync, readFileSync, rmSync } from "node:fs";
-import { type AddressInfo, connect } from "node:net";
+import { readFileSync } from "node:fs";
 import type { EnginePort } from "../../engine/batching/engine-port.ts";
 import { openTokenizer } from "../../engine/load-model.ts";
-import { FreeholdError, UsageError } from "../../errors.ts";
+import { UsageError } from "../../errors.ts";
 import { createGateway, type Gateway, type GatewayOptions, type ReloadableOptions } from "../gateway.ts";
 import { StoredTurnMemory } from "../generation/stored-turn-memory.ts";
 import type { TlsOptions } from "../http/http-server.ts";
@@ -12,26 +11,35 @@ import { openLog } from "../observability/access-log.ts";
 import { AuditLog } from "../observability/audit-log.ts";
 import { Tracer } from "../observability/traces.ts";
 import type { Route } from "../route.ts";
-import { isLoopback, type ServeConfig } from "../serve-config.ts";
+import { adminPlace, isLoopback, type ServeConfig } from "../serve-config.ts";
+import { type BoundHandles, type Listening, listen } from "./listen.ts";
 import { moduleBeside } from "./module-path.ts";
 
 export interface GatewayHostParts {
   readonly engine: EnginePort;
   readonly engineRestarts?: () => number;
   readonly version: string;
-  /** A handle that is bound already (the supervisor's); without it, host and port of the configuration. */
-  readonly handle?: unknown;
+  /** What is bound already (the supervisor's); without it, the places of the configuration. */
+  readonly handles?: BoundHandles | undefined;
 }
 
 export class GatewayHost {
   readonly gateway: Gateway;
   readonly url: string;
+  /** Where the routes of those who run the server are, if they have a place of their own. */
+  readonly adminUrl: string | undefined;
   readonly #audit: AuditLog | undefined;
   readonly #close: () => Promise<void>;
 
-  private constructor(gateway: Gateway, url: string, audit: AuditLog | undefined, close: () => Promise<void>) {
+  private constructor(
+    gateway: Gateway,
+    { url, adminUrl }: Listening,
+    audit: AuditLog | undefined,
+    close: () => Promise<void>,
+  ) {
     this.gateway = gateway;
     this.url = url;
+    this.adminUrl = adminUrl;
     this.#audit = audit;
     this.#close = close;
   }
@@ -45,12 +53,13 @@ export class GatewayHost {
     const tls = readTls(config);
     const memory = await openTurnMemory(config);
     const routes = await loadRoutes(config, memory);
-    const { handle, ...port } = parts;
+    const { handles, ...port } = parts;
     const fixed = { ...port, tokenizer, dialect, routes, log: log.write, audit, tracer, tls };
     const gateway = createGateway({ ...fixed, ...reloadable(config), ...bounds(config) });
-    const url = await listen(gateway, config, handle);
+    const listening = await listen(gateway, config, handles);
     audit?.append({ who: "server", what: "start" }, new Date());
-    return new GatewayHost(gateway, url, audit, async () => {
+    return new GatewayHost(gateway, listening, audit, async () => {
+      listening.close();
       await gateway.close();
       await tracer?.flush();
       tracer?.[Symbol.dispose]();
@@ -91,9 +100,12 @@ function reloadable(config: ServeConfig): ReloadableOptions {
   };
 }
 
-function bounds(config: ServeConfig): Pick<GatewayOptions, "http" | "body"> {
+function bounds(config: ServeConfig): Pick<GatewayOptions, "http" | "body" | "keep" | "admin"> {
   const { headersTimeoutMs, requestTimeoutMs, maxConnections } = config;
+  const admin = adminPlace(config);
   return {
+    keep: given({ retentionMs: config.answerRetentionMs, totalBytes: config.answerMemoryBytes }),
+    ...(admin && { admin: { isTrusted: "path" in admin } }),
     http: given({ headersTimeoutMs, requestTimeoutMs, maxConnections }),
     body: given({ bytes: config.maxBodyBytes, jsonValues: config.maxJsonValues }),
   };
@@ -134,59 +146,6 @@ function readText(path: string, option: string): string {
   } catch (cause) {
     throw new UsageError(`The file of ${option} cannot be read: ${(cause as Error).message}`, { where: path, cause });
   }
-}
-
-/** Connections that wait to be accepted: with Node's 511, a burst of 3,500 a second lost some, and each came back a second later. */
-const backlog = 4096;
-
-async function listen({ server }: Gateway, config: ServeConfig, handle: unknown): Promise<string> {
-  if (handle === undefined && config.unix !== undefined) await removeStaleSocket(config.unix);
-  const target = config.unix === undefined ? { host: config.host, port: config.port } : { path: config.unix };
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) => reject(listenError(error, config)));
-    if (handle === undefined) server.listen({ ...target, backlog }, resolve);
-    else server.listen(handle, backlog, resolve);
-  });
-  return urlOf(config, server.address());
-}
-
-/** A socket file that nobody listens on is left over from a server that was killed. */
-export async function removeStaleSocket(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  const isInUse = await new Promise<boolean>((resolve) => {
-    const socket = connect(path, () => resolve(true));
-    socket.on("connect", () => socket.destroy());
-    socket.on("error", (error: NodeJS.ErrnoException) => resolve(error.code !== "ECONNREFUSED"));
-  });
-  if (!isInUse) rmSync(path);
-}
-
-export function listenError(
-  { code, message }: NodeJS.ErrnoException,
-  { host, port, unix }: ServeConfig,
-): FreeholdError {
-  const place = unix ?? `${host}:${port}`;
-  if (code === "EADDRINUSE") {
-    return new FreeholdError(`${place} is in use by another program`, {
-      code: "port-in-use",
-      where: "--port",
-      hint: "Choose another with --port (0: any that is free)",
-    });
-  }
-  if (code === "EACCES") {
-    return new FreeholdError(`${place} may not be used`, {
-      code: "port-denied",
-      where: "--port",
-      hint: "Ports below 1024 need rights",
-    });
-  }
-  return new FreeholdError(`${place} cannot be listened on: ${message}`, { code: "listen", where: "--host" });
-}
-
-function urlOf({ host, unix, tlsCert }: ServeConfig, address: string | AddressInfo | null): string {
-  if (unix !== undefined) return `unix:${unix}`;
-  const scheme = tlsCert === undefined ? "http" : "https";
-  return `${scheme}://${host.includes(":") ? `[${host}]` : host}:${(address as AddressInfo).port}`;
 }
 
 function warn(message: string): void {

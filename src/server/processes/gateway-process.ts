@@ -11,9 +11,14 @@ import {
 
 let host: GatewayHost | undefined;
 let engine: EngineClient | undefined;
+const handles: { clients: unknown[]; admin?: unknown } = { clients: [] };
 
 async function obey(message: ToChild, handle: unknown): Promise<void> {
   switch (message.type) {
+    case "socket":
+      if (message.use === "clients") handles.clients.push(handle);
+      else handles.admin = handle;
+      return;
     case "start": {
       const { config, enginePath, version } = message;
       const client = new EngineClient(
@@ -21,9 +26,10 @@ async function obey(message: ToChild, handle: unknown): Promise<void> {
         config.revivalMs === undefined ? {} : { patienceMs: config.revivalMs },
       );
       engine = client;
-      host = await GatewayHost.start(config, { engine: client, engineRestarts: () => client.losses, version, handle });
+      const parts = { engine: client, engineRestarts: () => client.losses, version };
+      host = await GatewayHost.start(config, handles.clients.length > 0 ? { ...parts, handles } : parts);
       setInterval(() => tellSupervisor({ type: "heartbeat" }), heartbeatMs);
-      tellSupervisor({ type: "ready", url: host.url });
+      tellSupervisor({ type: "ready", url: host.url, ...(host.adminUrl && { adminUrl: host.adminUrl }) });
       return;
     }
     case "reload":

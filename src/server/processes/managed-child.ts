@@ -12,8 +12,8 @@ export interface ManagedChildParts {
   readonly module: string;
   readonly execArgv: readonly string[];
   readonly silenceMs: number;
-  /** Sent to each new child; a handle goes along. */
-  start(): { readonly message: ToChild; readonly handle?: unknown };
+  /** Sent to each new child, one after the other; handles go along. */
+  start(): readonly { readonly message: ToChild; readonly handle?: unknown }[];
   onMessage(message: FromChild): void;
   /** It could not even start once. */
   onFatal(error: FreeholdError): void;
@@ -80,9 +80,9 @@ export class ManagedChild {
     this.#child = child;
     this.#isReady = false;
     this.#heardMs = performance.now();
-    const { message, handle } = this.#parts.start();
-    // A handle of the operating system, as Node's own cluster module passes it; the types know sockets and servers only.
-    child.send(message, handle as Parameters<ChildProcess["send"]>[1]);
+    // Handles of the operating system, as Node's own cluster module passes them; the types know sockets and servers only.
+    for (const { message, handle } of this.#parts.start())
+      child.send(message, handle as Parameters<ChildProcess["send"]>[1]);
     child.on("message", (told: FromChild) => this.#hear(told));
     child.on("error", () => undefined);
     child.on("exit", (code, signal) => this.#ended(signal ?? `status ${code}`));

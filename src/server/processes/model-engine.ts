@@ -1,5 +1,4 @@
 /** The engine of every day: a model, its prefix cache in memory and on disk, and the batch engine over both. */
-import { totalmem } from "node:os";
 import { basename, join } from "node:path";
 import { BatchEngine, type BatchEngineOptions } from "../../engine/batching/batch-engine.ts";
 import type { EngineEvent, EngineInfo, EngineRequest, EngineStatus } from "../../engine/batching/engine-port.ts";
@@ -9,6 +8,7 @@ import type { Model } from "../../engine/model.ts";
 import { digestOfModel } from "../../engine/model-digest.ts";
 import { withoutUndefined } from "../../engine/without-undefined.ts";
 import { defaultCacheDirectory } from "../cache-directory.ts";
+import { type CacheMemory, cacheMemory } from "./cache-memory.ts";
 import type { HostedEngine } from "./engine-messages.ts";
 
 export interface ModelEngineOptions
@@ -23,13 +23,13 @@ export interface ModelEngineOptions
   readonly cacheDirectory?: string;
   /** Bytes of the prefix cache on disk; 0: none. */
   readonly cacheDiskBytes?: number;
+  /** Of all caches in memory, those of running requests among them; 0: no prompt is remembered. Default: an eighth of the machine's. */
   readonly cacheMemoryBytes?: number;
   readonly maxRunning?: number;
   readonly drafting?: "off" | "ngram";
 }
 
 const defaultDiskBytes = 8e9;
-const mostMemoryBytes = 4 * 2 ** 30;
 /** An idle engine shows that its event loop turns. */
 const tickMs = 500;
 
@@ -43,9 +43,10 @@ export async function startEngine(
     ...loadOptions(options),
     onProgress: (done, total) => onProgress(done / total),
   });
-  const cache = await openCache(model, reference, options);
+  const memory = cacheMemory(options.cacheMemoryBytes);
+  const cache = await openCache(model, reference, options, memory);
   const loadSeconds = (performance.now() - started) / 1000;
-  const engine = new BatchEngine(model, cache, { ...batchOptions(options), loadSeconds });
+  const engine = new BatchEngine(model, cache, { ...batchOptions(options, memory), loadSeconds });
   return new ModelEngine(model, engine, options.servedName ?? nameOf(reference));
 }
 
@@ -82,13 +83,18 @@ class ModelEngine implements HostedEngine {
   }
 }
 
-async function openCache(model: Model, reference: string, options: ModelEngineOptions): Promise<PrefixCache> {
+async function openCache(
+  model: Model,
+  reference: string,
+  options: ModelEngineOptions,
+  memory: CacheMemory,
+): Promise<PrefixCache> {
   const budgetBytes = options.cacheDiskBytes ?? defaultDiskBytes;
   const directory = join(options.cacheDirectory ?? defaultCacheDirectory(), "kv");
   return PrefixCache.open({
     runner: model.runner,
     modelDigest: await digestOfModel(reference),
-    memoryBudgetBytes: options.cacheMemoryBytes ?? Math.min(mostMemoryBytes, Math.floor(totalmem() / 8)),
+    memoryBudgetBytes: memory.rememberedBytes,
     store: budgetBytes === 0 ? "off" : { directory, budgetBytes },
   });
 }
@@ -104,10 +110,10 @@ function loadOptions({
   return withoutUndefined({ device, threads, activations, instructions, contextLength, engramCacheBytes });
 }
 
-function batchOptions({ maxRunning, drafting }: ModelEngineOptions): BatchEngineOptions {
+function batchOptions({ maxRunning, drafting }: ModelEngineOptions, { runningBytes }: CacheMemory): BatchEngineOptions {
   return {
     ...(drafting === undefined ? {} : { drafting }),
-    ...(maxRunning === undefined ? {} : { scheduling: { maxRunning } }),
+    scheduling: { cacheBytes: runningBytes, ...(maxRunning === undefined ? {} : { maxRunning }) },
   };
 }
 

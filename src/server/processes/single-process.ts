@@ -48,6 +48,10 @@ export class SingleProcess {
     return this.#host.url;
   }
 
+  async adminUrl(): Promise<string | undefined> {
+    return this.#host.adminUrl;
+  }
+
   reload(config: ServeConfig): void {
     this.#host.reload(config);
   }
@@ -92,6 +96,10 @@ class LoadingEngine implements EnginePort {
 
   cancel(id: string, keptTokens?: number): void {
     this.#engine?.cancel(id, keptTokens);
+  }
+
+  wake(): void {
+    this.#engine?.wake?.();
   }
 
   async close(): Promise<void> {

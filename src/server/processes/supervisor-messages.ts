@@ -4,13 +4,15 @@ import { FreeholdError } from "../../errors.ts";
 import type { ServeConfig } from "../serve-config.ts";
 
 export type ToChild =
+  /** A bound socket goes along: all of them come before the start. */
+  | { readonly type: "socket"; readonly use: "clients" | "admin" }
   | { readonly type: "start"; readonly config: ServeConfig; readonly enginePath: string; readonly version: string }
   | { readonly type: "reload"; readonly config: ServeConfig }
   /** Gateway: finish what runs, within the limit, and exit. Engine: keep what was computed, and exit. */
   | { readonly type: "stop"; readonly limitMs: number };
 
 export type FromChild =
-  | { readonly type: "ready"; readonly url?: string }
+  | { readonly type: "ready"; readonly url?: string; readonly adminUrl?: string }
   | { readonly type: "heartbeat"; readonly status?: EngineStatus }
   | { readonly type: "failed"; readonly error: SentError }
   | { readonly type: "warning"; readonly message: string };

@@ -5,7 +5,7 @@
 
 import { randomUUID } from "node:crypto";
 import { lookup } from "node:dns/promises";
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -13,8 +13,8 @@ import { getSystemErrorName } from "node:util";
 import type { EngineStatus } from "../../engine/batching/engine-port.ts";
 import { diskFileSystem } from "../../engine/store/file-system.ts";
 import type { FreeholdError } from "../../errors.ts";
-import type { ServeConfig } from "../serve-config.ts";
-import { listenError, removeStaleSocket } from "./gateway-host.ts";
+import { adminPlace, clientPlaces, type Place, type ServeConfig } from "../serve-config.ts";
+import { listenError, protect, removeStaleSocket, samePort } from "./listen.ts";
 import { ManagedChild } from "./managed-child.ts";
 import { moduleBeside } from "./module-path.ts";
 import type { FromChild } from "./supervisor-messages.ts";
@@ -51,20 +51,20 @@ function permissions({ log, audit, turnDirectory }: ServeConfig): string[] {
 export class Supervisor {
   readonly #config: { current: ServeConfig };
   readonly #hooks: SupervisorHooks;
-  readonly #socket: BoundSocket | undefined;
+  readonly #sockets: readonly BoundPlace[];
   readonly #directory: string;
   readonly #enginePath: string;
   readonly #engine: ManagedChild;
   readonly #gateway: ManagedChild;
   readonly #watch: NodeJS.Timeout;
-  readonly #listening = Promise.withResolvers<string>();
+  readonly #listening = Promise.withResolvers<{ readonly url: string; readonly adminUrl: string | undefined }>();
   readonly #loaded = Promise.withResolvers<void>();
   readonly #progress = new StepWatch();
 
-  private constructor(config: ServeConfig, hooks: SupervisorHooks, socket: BoundSocket | undefined) {
+  private constructor(config: ServeConfig, hooks: SupervisorHooks, sockets: readonly BoundPlace[]) {
     this.#config = { current: config };
     this.#hooks = hooks;
-    this.#socket = socket;
+    this.#sockets = sockets;
     this.#directory = mkdtempSync(join(tmpdir(), "freehold-"));
     this.#enginePath =
       process.platform === "win32" ? `\\\\.\\pipe\\freehold-${randomUUID()}` : join(this.#directory, "engine.sock");
@@ -78,7 +78,7 @@ export class Supervisor {
     // The gateway may write to this folder, and may make none above it. What is refused here, the store tells.
     if (config.turnDirectory !== undefined)
       await diskFileSystem.makeDirectory(config.turnDirectory).catch(() => undefined);
-    const supervisor = new Supervisor(config, hooks, await bind(config));
+    const supervisor = new Supervisor(config, hooks, await bindAll(config));
     try {
       await Promise.all([supervisor.#listening.promise, supervisor.#loaded.promise]);
       return supervisor;
@@ -89,8 +89,13 @@ export class Supervisor {
   }
 
   /** Where the gateway listens. */
-  url(): Promise<string> {
-    return this.#listening.promise;
+  async url(): Promise<string> {
+    return (await this.#listening.promise).url;
+  }
+
+  /** Where the routes of those who run the server are, if not with the others. */
+  async adminUrl(): Promise<string | undefined> {
+    return (await this.#listening.promise).adminUrl;
   }
 
   get enginePid(): number | undefined {
@@ -119,9 +124,9 @@ export class Supervisor {
     clearInterval(this.#watch);
     await this.#gateway.stop(limitMs, 5_000);
     await this.#engine.stop(0, 30_000);
-    this.#socket?.close();
+    for (const { socket } of this.#sockets) socket.close();
     rmSync(this.#directory, { recursive: true, force: true });
-    if (this.#config.current.unix !== undefined) rmSync(this.#config.current.unix, { force: true });
+    for (const { place } of this.#sockets) if ("path" in place) rmSync(place.path, { force: true });
   }
 
   #child(name: "engine" | "gateway", module: string, silence: number): ManagedChild {
@@ -130,15 +135,14 @@ export class Supervisor {
       module: moduleBeside(import.meta.url, module),
       execArgv: name === "gateway" ? [...gatewayFlags, ...permissions(this.#config.current)] : [],
       silenceMs: silence,
-      start: () => ({
-        message: {
-          type: "start",
-          config: this.#config.current,
-          enginePath: this.#enginePath,
-          version: this.#hooks.version,
-        },
-        ...(name === "gateway" && this.#socket ? { handle: this.#socket } : {}),
-      }),
+      start: () => {
+        const sockets = name === "gateway" ? this.#sockets : [];
+        const { version } = this.#hooks;
+        return [
+          ...sockets.map(({ use, socket }) => ({ message: { type: "socket", use } as const, handle: socket })),
+          { message: { type: "start", config: this.#config.current, enginePath: this.#enginePath, version } },
+        ];
+      },
       onMessage: (message) => this.#hear(name, message),
       onFatal: (error) => this.#fatal(error),
       onNote: (text) => this.#hooks.onNote?.(text),
@@ -148,7 +152,7 @@ export class Supervisor {
   #hear(from: "engine" | "gateway", message: FromChild): void {
     switch (message.type) {
       case "ready":
-        if (from === "gateway") this.#listening.resolve(message.url!);
+        if (from === "gateway") this.#listening.resolve({ url: message.url!, adminUrl: message.adminUrl });
         else this.#loaded.resolve();
         return;
       case "heartbeat":
@@ -215,12 +219,47 @@ interface BoundSocket {
   getsockname?(address: object): number;
 }
 
+interface BoundPlace {
+  readonly use: "clients" | "admin";
+  readonly place: Place;
+  readonly socket: BoundSocket;
+}
+
+/** Every place of the configuration, or none where this Node cannot bind without accepting. */
+async function bindAll(config: ServeConfig): Promise<readonly BoundPlace[]> {
+  const bound: BoundPlace[] = [];
+  const admin = adminPlace(config);
+  const wanted = [
+    ...clientPlaces(config).map((place) => ({ use: "clients", place }) as const),
+    ...(admin === undefined ? [] : [{ use: "admin", place: admin } as const]),
+  ];
+  let port: number | undefined;
+  try {
+    for (const { use, place } of wanted) {
+      const socket = await bind(use === "clients" ? samePort(place, port) : place);
+      if (socket === undefined) return [];
+      bound.push({ use, place, socket });
+      port ??= portOf(socket);
+    }
+    return bound;
+  } catch (error) {
+    for (const { socket } of bound) socket.close();
+    throw error;
+  }
+}
+
+function portOf(socket: BoundSocket): number | undefined {
+  const address: { port?: number } = {};
+  socket.getsockname?.(address);
+  return address.port;
+}
+
 /**
  * A socket that is bound and that nobody accepts on: a listening net.Server would accept here, beside the gateway. This is how
  * Node's cluster module shares a port (`SCHED_NONE`); the function has no documentation, so where it is missing the gateway binds
  * by itself, and connections are refused while it is started again.
  */
-async function bind(config: ServeConfig): Promise<BoundSocket | undefined> {
+async function bind(place: Place): Promise<BoundSocket | undefined> {
   const { _createServerHandle: create } = net as unknown as {
     _createServerHandle?: (
       address: string,
@@ -231,30 +270,28 @@ async function bind(config: ServeConfig): Promise<BoundSocket | undefined> {
     ) => BoundSocket | number;
   };
   if (create === undefined) return undefined;
-  const { host, port, unix } = config;
-  if (unix !== undefined) return bindUnix(create, unix, config);
-  const { address, family } = await lookup(host).catch((cause: NodeJS.ErrnoException) => {
-    throw listenError(cause, config);
+  if ("path" in place) return bindUnix(create, place);
+  const { address, family } = await lookup(place.host).catch((cause: NodeJS.ErrnoException) => {
+    throw listenError(cause, place);
   });
-  const socket = checked(create(address, port, family), config);
+  const socket = checked(create(address, place.port, family), place);
   // libuv keeps the error "in use" of bind for the first call after it; the gateway would get a socket without a port.
-  checked(socket.getsockname?.({}) || socket, config);
+  checked(socket.getsockname?.({}) || socket, place);
   return socket;
 }
 
 async function bindUnix(
   create: (address: string, port: number, family: number) => BoundSocket | number,
-  path: string,
-  config: ServeConfig,
+  place: { readonly path: string },
 ): Promise<BoundSocket> {
-  await removeStaleSocket(path);
-  const socket = checked(create(path, -1, -1), config);
-  if (process.platform !== "win32") chmodSync(path, 0o600);
+  await removeStaleSocket(place.path);
+  const socket = checked(create(place.path, -1, -1), place);
+  protect(place.path);
   return socket;
 }
 
-function checked(result: BoundSocket | number, config: ServeConfig): BoundSocket {
+function checked(result: BoundSocket | number, place: Place): BoundSocket {
   if (typeof result !== "number") return result;
   const code = getSystemErrorName(result);
-  throw listenError(Object.assign(new Error(code), { code }), config);
+  throw listenError(Object.assign(new Error(code), { code }), place);
 }

@@ -197,10 +197,29 @@ describe("chat completions", () => {
     const long = { messages: [{ role: "user", content: "word ".repeat(200) }] };
     const chat = await post(server, "/v1/chat/completions", long);
     assert.equal(chat.status, 400);
-    assert.equal(openAiError.parse(chat.body).error.code, "context_length_exceeded");
-    assert.match(openAiError.parse(chat.body).error.message, /maximum context length is 50 tokens/);
+    const { error } = openAiError.parse(chat.body);
+    assert.equal(error.code, "context_length_exceeded");
+    assert.match(error.message, /maximum context length is 50 tokens/);
     const messages = await post(server, "/v1/messages", { ...long, max_tokens: 10 });
     assert.match(anthropicError.parse(messages.body).error.message, /prompt is too long: \d+ tokens > 49 maximum/);
+  });
+
+  test("a file of the server's machine is refused, in every dialect that can name one", async () => {
+    const engine = new ScriptedEngine(["x"]);
+    await using server = await startRouteServer(engine);
+    for (const url of ["file:///etc/passwd", "FILE://localhost/a.png", "file:a.png"]) {
+      const image = { type: "image_url", image_url: { url } };
+      const chat = await post(server, "/v1/chat/completions", {
+        messages: [{ role: "user", content: [{ type: "text", text: "What is this?" }, image] }],
+      });
+      const input = [{ role: "user", content: [{ type: "input_image", image_url: url }] }];
+      const response = await post(server, "/v1/responses", { input });
+      for (const { status, body } of [chat, response]) {
+        assert.equal(status, 400);
+        assert.match(JSON.stringify(body), /reads no files of its machine/);
+      }
+    }
+    assert.equal(engine.requests.length, 0);
   });
 
   test("max_tokens is cut to what the context has left", async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { llamaCompletion, llamaEvent, props } from "../../../src/server/api/schemas/llama.ts";
+import { type ResponsesEvent, responsesEvent, responseTokenCount } from "../../../src/server/api/schemas/responses.ts";
 import { detokenizeAnswer, tokenizeAnswer } from "../../../src/server/api/schemas/tokens.ts";
 import { get, post, postStream } from "./client.ts";
 import { startRouteServer } from "./route-server.ts";
@@ -52,6 +53,27 @@ describe("llama-server's routes", () => {
     assert.equal(llamaCompletion.parse((await post(server, "/infill", request)).body).content, "return a");
     const prompt = tokenizer.decode(engine.requests[0]!.tokenIds);
     assert.match(prompt, /fim▁begin｜>b\.ts\nlet b\n\nf\(a\) \{<｜fim▁hole｜>\}<｜fim▁end｜> {2}$/);
+  });
+
+  test("/v1/responses tells its progress and times when it is asked to, and counts tokens", async () => {
+    await using server = await startRouteServer(new ScriptedEngine(["one two three"]), { thinking: false });
+    const request = { input: "Count", stream: true };
+    const eventsOf = async (more: object) =>
+      (await postStream(server, "/v1/responses", { ...request, ...more })).events.map(({ data }) =>
+        responsesEvent.parse(JSON.parse(data)),
+      );
+    const plain = await eventsOf({});
+    assert.ok(plain.every((event) => !("timings" in event || "prompt_progress" in event)));
+    const told = await eventsOf({ timings_per_token: true, return_progress: true });
+    const progress = told.filter((event) => event.type === "response.in_progress" && event.prompt_progress);
+    assert.ok(progress.length > 0);
+    const timed = told.filter((event) => "timings" in event).map(({ type }) => type);
+    assert.equal(timed.at(-1), "response.completed");
+    assert.ok(timed.includes("response.output_text.delta"));
+    const { body } = await post(server, "/v1/responses/input_tokens", { input: "Count" });
+    const { input_tokens: tokens } = responseTokenCount.parse(body);
+    const completed = plain.at(-1) as Extract<ResponsesEvent, { type: "response.completed" }>;
+    assert.equal(tokens, completed.response.usage!.input_tokens);
   });
 
   test("/props, /tokenize, /detokenize and /apply-template", async () => {

@@ -14,6 +14,7 @@ import type {
   TokenLogprob,
 } from "../../../src/engine/batching/engine-port.ts";
 import { embeddedModel } from "../../../src/engine/load-model.ts";
+import { emptyStatus } from "../../../src/server/processes/engine-messages.ts";
 import { Tokenizer } from "../../../src/tokenizer/tokenizer.ts";
 
 export const tokenizer = Tokenizer.fromJson(JSON.parse(readFileSync(join(embeddedModel, "tokenizer.json"), "utf8")));
@@ -82,7 +83,7 @@ export class ScriptedEngine implements EnginePort {
   }
 
   get status(): EngineStatus {
-    throw new Error("The scripted engine tells no status");
+    return emptyStatus("ready", 1);
   }
 
   async #run(request: EngineRequest, script: Script, listener: (event: EngineEvent) => void): Promise<void> {

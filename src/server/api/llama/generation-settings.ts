@@ -3,7 +3,6 @@ import { randomInt } from "node:crypto";
 import type { SamplingOptions } from "../../../engine/sampling/sampling-options.ts";
 import { withoutUndefined } from "../../../engine/without-undefined.ts";
 import { RequestError } from "../../../errors.ts";
-import { HttpError } from "../../http-error.ts";
 import type { Services } from "../../route.ts";
 import type { LlamaGenerationBody } from "../schemas/llama.ts";
 import type { LlamaOptions } from "./llama-options.ts";
@@ -17,6 +16,8 @@ export interface LlamaSettings {
   readonly nPredict: number | undefined;
   readonly stop: readonly string[];
   readonly nProbs: number;
+  /** Of the model, or after sampling. */
+  readonly probabilitiesOf: "model" | "sampling";
   readonly ignoresEos: boolean;
   /** `generation_settings` of the answer. */
   readonly told: Readonly<Record<string, unknown>>;
@@ -42,9 +43,9 @@ export function llamaSettings(body: LlamaGenerationBody, services: Services, opt
   };
   const nPredict = askedTokens(body, options, info.defaults.maxTokens);
   const nProbs = body.n_probs ?? body.logprobs ?? 0;
-  if (body.post_sampling_probs && nProbs > 0) requirePlainSampling(sampling);
   const stop = body.stop === undefined ? [] : [body.stop].flat();
-  const settings = { sampling, nPredict, stop, nProbs, ignoresEos };
+  const probabilitiesOf = body.post_sampling_probs ? ("sampling" as const) : ("model" as const);
+  const settings = { sampling, nPredict, stop, nProbs, probabilitiesOf, ignoresEos };
   return { ...settings, told: describe({ ...settings, body, seed, biases }) };
 }
 
@@ -76,26 +77,6 @@ function readBiases({ logit_bias }: LlamaGenerationBody, ignoresEos: boolean, se
 function tokensNamed(name: number | string, { tokenizer }: Services): readonly number[] {
   if (typeof name === "number") return [name];
   return /^\d+$/.test(name) ? [Number(name)] : tokenizer.encode(name, { special: true });
-}
-
-/** Probabilities after sampling are those of the model where sampling changes none of them. */
-function requirePlainSampling(sampling: SamplingOptions): void {
-  const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logitBias } = sampling;
-  const changes =
-    (temperature ?? 1) !== 1 ||
-    (topK ?? 0) !== 0 ||
-    (topP ?? 1) !== 1 ||
-    (minP ?? 0) !== 0 ||
-    (repetitionPenalty ?? 1) !== 1 ||
-    (presencePenalty ?? 0) !== 0 ||
-    (frequencyPenalty ?? 0) !== 0 ||
-    Object.keys(logitBias ?? {}).length > 0;
-  if (!changes) return;
-  throw new HttpError(501, "Probabilities after sampling are offered for plain sampling only", {
-    code: "unsupported_parameter",
-    where: "post_sampling_probs",
-    hint: "Send temperature 1 without cuts and penalties, or leave post_sampling_probs out",
-  });
 }
 
 interface Described extends Omit<LlamaSettings, "told"> {

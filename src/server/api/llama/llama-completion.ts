@@ -61,7 +61,7 @@ export async function answerPrompts(
 
 function jobOf(
   tokenIds: readonly number[],
-  { sampling, nPredict, stop, nProbs, ignoresEos }: LlamaSettings,
+  { sampling, nPredict, stop, nProbs, probabilitiesOf, ignoresEos }: LlamaSettings,
   services: Services,
 ): AnswerJob {
   const info = services.requireInfo();
@@ -79,6 +79,7 @@ function jobOf(
     // An answer of no tokens (to warm the cache) costs one all the same: an engine gives at least that.
     maxTokens: fitContext(tokenIds.length, Math.max(1, nPredict ?? info.contextLength), info.contextLength, "llama"),
     logprobs: nProbs > 0 ? nProbs : undefined,
+    logprobsOf: probabilitiesOf,
     promptLogprobs: undefined,
     beginsWith: undefined,
     countsPrompt: true,

@@ -48,7 +48,7 @@ function tellProps(call: Call, services: Services, llama: LlamaOptions): void {
     bos_token: tokenizer.decode([info.bosTokenId]),
     eos_token: eos === undefined ? "" : tokenizer.decode([eos]),
     build_info: `freehold ${version}`,
-    is_sleeping: false,
+    is_sleeping: services.engine.status.state === "sleeping",
   });
 }
 

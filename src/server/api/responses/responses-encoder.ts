@@ -18,6 +18,11 @@ export interface EncoderOptions {
 
 type WithoutNumber<T> = T extends unknown ? Omit<T, "sequence_number"> : never;
 type NewEvent = WithoutNumber<ResponsesEvent>;
+/** What llama-server tells beside OpenAI's events. */
+type Telemetry = Omit<
+  Extract<ResponsesEvent, { type: "response.in_progress" }>,
+  "type" | "response" | "sequence_number"
+>;
 type Item<T extends OutputItem["type"]> = Extract<OutputItem, { type: T }>;
 
 export class ResponsesEncoder {
@@ -41,13 +46,20 @@ export class ResponsesEncoder {
     return this.#take();
   }
 
-  delta(delta: AnswerDelta): ResponsesEvent[] {
+  /** How far the prompt is: one more event of a kind that clients know. */
+  progress(prompt_progress: Telemetry["prompt_progress"]): ResponsesEvent[] {
+    this.#emit({ type: "response.in_progress", response: this.#base, prompt_progress });
+    return this.#take();
+  }
+
+  /** `timings` goes with the text, if there is any. */
+  delta(delta: AnswerDelta, timings?: Telemetry["timings"]): ResponsesEvent[] {
     switch (delta.type) {
       case "reasoning":
         this.#reasoning(delta.text);
         break;
       case "content":
-        this.#content(delta.text, delta.tokens ?? []);
+        this.#content(delta.text, delta.tokens ?? [], timings);
         break;
       case "toolCall":
         this.#startCall(delta.id, delta.name);
@@ -66,6 +78,7 @@ export class ResponsesEncoder {
     { finish }: AnswerResult,
     usage: AnswerUsage,
     now: number,
+    timings?: Telemetry["timings"],
   ): { events: ResponsesEvent[]; response: ResponseObject } {
     const isWhole = finish !== "length";
     this.#close(isWhole ? "completed" : "incomplete");
@@ -80,7 +93,8 @@ export class ResponsesEncoder {
         .join(""),
       usage: responseUsage(usage),
     };
-    this.#emit({ type: isWhole ? "response.completed" : "response.incomplete", response });
+    const type = isWhole ? "response.completed" : "response.incomplete";
+    this.#emit({ type, response, ...(timings && { timings }) });
     return { events: this.#take(), response };
   }
 
@@ -121,7 +135,7 @@ export class ResponsesEncoder {
     else this.#emit({ type: "response.reasoning_text.delta", ...at, content_index: 0, delta: text });
   }
 
-  #content(text: string, tokens: readonly TokenText[]): void {
+  #content(text: string, tokens: readonly TokenText[], timings: Telemetry["timings"]): void {
     let item = this.#current("message");
     if (item === undefined) {
       const id = `msg_${this.#options.requestId}_${this.#items.length}`;
@@ -133,7 +147,8 @@ export class ResponsesEncoder {
     const part = item.content[0]!;
     part.text += text;
     part.logprobs.push(...logprobs);
-    this.#emit({ type: "response.output_text.delta", ...this.#at(item), content_index: 0, delta: text, logprobs });
+    const told = { delta: text, logprobs, ...(timings && { timings }) };
+    this.#emit({ type: "response.output_text.delta", ...this.#at(item), content_index: 0, ...told });
   }
 
   #startCall(callId: string, fullName: string): void {

@@ -20,6 +20,8 @@ export const responsesParameters = {
   top_logprobs: "honoured",
   metadata: "honoured",
   truncation: "honoured",
+  timings_per_token: "honoured",
+  return_progress: "honoured",
 
   user: "ignored",
   safety_identifier: "ignored",

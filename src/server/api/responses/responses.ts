@@ -2,13 +2,15 @@
 import { fromJson, toJson } from "../../../chat/read-json.ts";
 import type { Json } from "../../../json/parse-json.ts";
 import type { AnswerResult } from "../../generation/answer-reader.ts";
+import { encodeChat } from "../../generation/encode-chat.ts";
 import { prepareChat } from "../../generation/prepare-chat.ts";
-import { rememberTurn } from "../../generation/restore-history.ts";
+import { rememberTurn, restoreHistory } from "../../generation/restore-history.ts";
 import { type AnswerUsage, runAnswers } from "../../generation/run-answers.ts";
 import { HttpError } from "../../http-error.ts";
 import type { Call, Route, Services } from "../../route.ts";
 import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
 import type { ApiContext } from "../api-context.ts";
+import { TimingClock } from "../llama/llama-timings.ts";
 import { printCompact } from "../print-compact.ts";
 import { type RequestBody, readBody } from "../request-body.ts";
 import {
@@ -18,7 +20,7 @@ import {
   responsesRequest,
 } from "../schemas/responses.ts";
 import { servedModel } from "../served-model.ts";
-import { readResponsesBody } from "./read-responses-body.ts";
+import { type EarlierItems, readResponsesBody } from "./read-responses-body.ts";
 import { ResponsesEncoder } from "./responses-encoder.ts";
 import { storedResponseRoutes } from "./stored-responses.ts";
 
@@ -26,18 +28,29 @@ export function responsesRoutes(context: ApiContext): Route[] {
   const route = { scope: "infer", errors: "openai" } as const;
   return ["/v1/responses", "/responses"].flatMap((path): Route[] => [
     { ...route, method: "POST", path, handle: (call, services) => answerResponse(call, services, context) },
+    {
+      ...route,
+      method: "POST",
+      path: `${path}/input_tokens`,
+      handle: async (call, services) => countTokens(call, services, context),
+    },
     ...storedResponseRoutes(path, context.responses),
   ]);
+}
+
+/** How long the prompt of such a request is. */
+async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
+  const body = readBody(responsesRequest, call.body);
+  const { chat } = readResponsesBody(body, earlierOf(body.value, call, context), services, context.thinking);
+  const request = await restoreHistory(chat, context.memory, call.namespace);
+  call.json(200, { object: "response.input_tokens", input_tokens: encodeChat(request, services).tokenIds.length });
 }
 
 async function answerResponse(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = readBody(responsesRequest, call.body);
   const { value } = body;
   const model = servedModel(value.model, services, context);
-  const earlier = {
-    history: earlierItems(value.previous_response_id, call, context),
-    item: (id: string) => context.responses.item(call.namespace, id),
-  };
+  const earlier = earlierOf(value, call, context);
   const { chat, options, tools, input } = readResponsesBody(body, earlier, services, context.thinking);
   const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
   const encoder = new ResponsesEncoder(baseResponse(body, model, call, services), {
@@ -46,14 +59,21 @@ async function answerResponse(call: Call, services: Services, context: ApiContex
     showsSummary: value.reasoning?.summary !== undefined && value.reasoning.summary !== null,
     sealsReasoning: value.include?.includes("reasoning.encrypted_content") ?? false,
   });
-  const finish = (result: AnswerResult, usage: AnswerUsage): ResponsesEvent[] => {
+  const finish: Finish = (result, usage, timings) => {
     rememberTurn(context.memory, call.namespace, prepared.request, result);
-    const { events, response } = encoder.end(result, usage, services.now());
+    const { events, response } = encoder.end(result, usage, services.now(), timings);
     if (value.store ?? true) keep(call, context, response, input, value.previous_response_id);
     return events;
   };
-  if (value.stream) await streamResponse(call, services, prepared.jobs, encoder, finish);
+  if (value.stream) await streamResponse(call, services, prepared.jobs, encoder, finish, value);
   else call.json(200, await wholeResponse(call, services, prepared.jobs, encoder, finish));
+}
+
+function earlierOf(value: ResponsesBody, call: Call, context: ApiContext): EarlierItems {
+  return {
+    history: earlierItems(value.previous_response_id, call, context),
+    item: (id) => context.responses.item(call.namespace, id),
+  };
 }
 
 function earlierItems(id: string | undefined, call: Call, { responses }: ApiContext): readonly Json[] {
@@ -79,7 +99,7 @@ function keep(
   responses.put(call.namespace, { response, input, output, previousId }, size);
 }
 
-type Finish = (result: AnswerResult, usage: AnswerUsage) => ResponsesEvent[];
+type Finish = (result: AnswerResult, usage: AnswerUsage, timings?: Record<string, number>) => ResponsesEvent[];
 type Jobs = Parameters<typeof runAnswers>[2];
 
 async function wholeResponse(
@@ -108,6 +128,7 @@ async function streamResponse(
   jobs: Jobs,
   encoder: ResponsesEncoder,
   finish: Finish,
+  body: ResponsesBody,
 ): Promise<void> {
   const stream = new AnswerStream(call);
   const send = (events: readonly ResponsesEvent[]) => {
@@ -118,13 +139,32 @@ async function streamResponse(
     if (!isStarted) send(encoder.start());
     isStarted = true;
   };
+  const clock = new TimingClock(jobs[0]!.tokenIds.length, () => performance.now());
+  const timings = () => (body.timings_per_token ? { ...clock.timings } : undefined);
+  const sendProgress = () => {
+    const progress = body.return_progress ? clock.newProgress() : undefined;
+    if (progress !== undefined) send(encoder.progress(progress));
+  };
   const gatherer = new DeltaGatherer(stream, (_, deltas) => {
-    for (const delta of deltas) send(encoder.delta(delta));
+    for (const delta of deltas) send(encoder.delta(delta, timings()));
   });
   const answer = async () => {
     const results: AnswerResult[] = [];
     const usage = await runAnswers(call, services, jobs, {
-      started: start,
+      started(_, cachedTokens) {
+        start();
+        clock.started(cachedTokens);
+        sendProgress();
+      },
+      prefill(_, done) {
+        clock.prefilled(done);
+        sendProgress();
+      },
+      token() {
+        clock.token();
+        sendProgress();
+        return undefined;
+      },
       deltas(index, deltas) {
         start();
         gatherer.push(index, deltas);
@@ -135,7 +175,7 @@ async function streamResponse(
         results.push(result);
       },
     });
-    send(finish(results[0]!, usage));
+    send(finish(results[0]!, usage, timings()));
   };
   await stream.run(answer, ({ message }) => send(encoder.fail(message)));
 }

@@ -27,6 +27,8 @@ export const responsesRequest = z.looseObject({
   user: z.string().optional(),
   prompt_cache_key: z.string().optional(),
   safety_identifier: z.string().optional(),
+  timings_per_token: z.boolean().optional().meta({ description: "Events of text tell times (llama-server)" }),
+  return_progress: z.boolean().optional().meta({ description: "A stream tells how far the prompt is (llama-server)" }),
 });
 export type ResponsesBody = z.infer<typeof responsesRequest>;
 
@@ -126,6 +128,12 @@ export type ResponseObject = z.infer<typeof responseObject>;
 const at = { sequence_number: z.int(), output_index: z.int(), item_id: z.string() };
 const inContent = { ...at, content_index: z.int() };
 const inSummary = { ...at, summary_index: z.int() };
+const telemetry = {
+  timings: z.record(z.string(), z.number()).optional(),
+  prompt_progress: z
+    .strictObject({ total: z.int(), cache: z.int(), processed: z.int(), time_ms: z.number() })
+    .optional(),
+};
 const ofResponse = { sequence_number: z.int(), response: responseObject };
 const ofItem = { sequence_number: z.int(), output_index: z.int(), item: outputItem };
 const contentPart = z.discriminatedUnion("type", [outputText, reasoningText]);
@@ -133,15 +141,15 @@ const kind = <T extends string>(type: T) => z.literal(type);
 
 export const responsesEvent = z.discriminatedUnion("type", [
   z.strictObject({ type: kind("response.created"), ...ofResponse }),
-  z.strictObject({ type: kind("response.in_progress"), ...ofResponse }),
-  z.strictObject({ type: kind("response.completed"), ...ofResponse }),
-  z.strictObject({ type: kind("response.incomplete"), ...ofResponse }),
+  z.strictObject({ type: kind("response.in_progress"), ...ofResponse, ...telemetry }),
+  z.strictObject({ type: kind("response.completed"), ...ofResponse, ...telemetry }),
+  z.strictObject({ type: kind("response.incomplete"), ...ofResponse, ...telemetry }),
   z.strictObject({ type: kind("response.failed"), ...ofResponse }),
   z.strictObject({ type: kind("response.output_item.added"), ...ofItem }),
   z.strictObject({ type: kind("response.output_item.done"), ...ofItem }),
   z.strictObject({ type: kind("response.content_part.added"), ...inContent, part: contentPart }),
   z.strictObject({ type: kind("response.content_part.done"), ...inContent, part: contentPart }),
-  z.strictObject({ type: kind("response.output_text.delta"), ...inContent, delta: z.string(), logprobs }),
+  z.strictObject({ type: kind("response.output_text.delta"), ...inContent, delta: z.string(), logprobs, ...telemetry }),
   z.strictObject({ type: kind("response.output_text.done"), ...inContent, text: z.string(), logprobs }),
   z.strictObject({ type: kind("response.reasoning_text.delta"), ...inContent, delta: z.string() }),
   z.strictObject({ type: kind("response.reasoning_text.done"), ...inContent, text: z.string() }),
@@ -168,6 +176,10 @@ export const responsesEvent = z.discriminatedUnion("type", [
 ]);
 export type ResponsesEvent = z.infer<typeof responsesEvent>;
 
+export const responseTokenCount = z.strictObject({
+  object: z.literal("response.input_tokens"),
+  input_tokens: z.int(),
+});
 export const responseDeleted = z.strictObject({
   id: z.string(),
   object: z.literal("response"),
