@@ -21,7 +21,6 @@ import { hyperConnectionHead } from "./ops/hyper-connection-head.ts";
 import { imageSpan } from "./ops/image-span.ts";
 import { indexerScores } from "./ops/indexer-scores.ts";
 import { joinColumns } from "./ops/join-columns.ts";
-import { keepBlocks } from "./ops/keep-blocks.ts";
 import { linear } from "./ops/linear.ts";
 import { repeatStreams } from "./ops/repeat-streams.ts";
 import { rmsNorm } from "./ops/rms-norm.ts";
@@ -57,7 +56,6 @@ export const opCatalogue: readonly AnyOp[] = [
   imageSpan,
   indexerScores,
   joinColumns,
-  keepBlocks,
   linear,
   repeatStreams,
   rmsNorm,

@@ -13,7 +13,7 @@ const float64: Floats = (values) => Float64Array.from(values);
 const float32: Floats = (values) => Float32Array.from(values);
 
 /** Sizes that the cases leave open: indexer scores have a column for each entry that any query of the case sees. */
-const openSizes = { "visible.4": 5 };
+const openSizes = { "visible.1": 64, "visible.4": 5 };
 
 function elements({ dtype, values }: CaseTensor, floats: Floats): Elements {
   return dtype === "i32" ? Int32Array.from(values) : floats(values);

@@ -223,18 +223,26 @@ test("a synthesised model is written, inspected and timed", async () => {
     "2",
     "--runs",
     "1",
+    "--depth",
+    "300,2000",
     "--json",
   ];
-  const { prefill, decode, memory, peak_rss_bytes } = JSON.parse((await freehold(bench)).stdout);
+  const { prefill, decode, memory, behind, peak_rss_bytes } = JSON.parse((await freehold(bench)).stdout);
   for (const figure of [
     prefill.tokens_per_second,
     decode.tokens_per_second,
     decode.bytes_per_token,
     memory.share_of_ceiling,
     peak_rss_bytes,
+    behind[0].milliseconds_per_token,
+    behind[1].cache_bytes - behind[0].cache_bytes,
   ]) {
     assert.ok(figure > 0);
   }
+  assert.deepEqual(
+    behind.map((depth: { context_tokens: number }) => depth.context_tokens),
+    [300, 2000],
+  );
   const text = await freehold([
     "run",
     "--model",

@@ -116,7 +116,8 @@ async function checkActivations(golden: V41Case, device: Device, engram: ModelRu
   const finals = { "final.collapsed": "head.collapsed", "final.norm": "head.normed" };
   for (const [key, label] of Object.entries(finals)) wanted.set(key, { label, stage: key, layer: 0 });
   const config = { ...golden.config, rounding: golden.recordedRounding };
-  const keep = [...new Set([...wanted.values()].map(({ label }) => label))];
+  const pool = config.candidatePool && [poolLabel(config.candidatePool.sourceLayer)];
+  const keep = [...new Set([...wanted.values()].map(({ label }) => label)), ...(pool ?? [])];
   const runner = new ModelRunner(config, device, { stepTokens: oneStep, keep, engram });
   const { prompt } = golden;
   await runner.append({ sequence: runner.createSequence(), tokenIds: prompt, outputs: prompt.length });
@@ -132,6 +133,10 @@ async function checkActivations(golden: V41Case, device: Device, engram: ModelRu
       compareStage(golden, runner, `${key}, position ${p}`, stage, layer, p, values, golden.row(key, i));
     });
   }
+}
+
+function poolLabel(layer: number): string {
+  return `layers.${layer}.attn.indexer.candidates`;
 }
 
 function compareStage(
@@ -157,9 +162,17 @@ function compareStage(
       assertClose(inOrder(found), inOrder(expected), where, tolerance);
       break;
     }
-    case "index_scores":
-      assertClose(Array.from(found).slice(0, expected.length), expected, where, tolerance);
+    case "index_scores": {
+      // The reference scores everything and then looks into the pool; we score what is in it.
+      const source = config.candidatePool?.sourceLayer ?? layer;
+      const pool = layer > source ? config.candidatePool! : undefined;
+      const [first, end] = pool ? [position * pool.topBlocks, (position + 1) * pool.topBlocks] : [0, 0];
+      const blocks = pool && Array.from(runner.program.read(poolLabel(source)).subarray(first, end));
+      const isScored = (w: number) => pool === undefined || blocks!.includes(Math.floor(w / pool.blockSize));
+      const wanted = Array.from(expected, (score, w) => (isScored(w) ? score : Number.NEGATIVE_INFINITY));
+      assertClose(Array.from(found).slice(0, expected.length), wanted, where, tolerance);
       break;
+    }
     case "candidates": {
       const { blockSize } = config.candidatePool!;
       const visible = Math.floor((position + 1) / config.compressRatios[layer]!);

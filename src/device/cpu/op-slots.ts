@@ -5,6 +5,7 @@ import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
 import type { CandidateAttributes } from "../../tensor/ops/candidate-blocks.ts";
 import type { EngramAttributes } from "../../tensor/ops/engram-update.ts";
+import type { IndexerAttributes } from "../../tensor/ops/indexer-scores.ts";
 import { type BlockRounding, blockCodes } from "../../tensor/ops/round-blocks.ts";
 import type { AttentionAttributes } from "../../tensor/ops/sparse-attention.ts";
 import { countElements } from "../../tensor/shape.ts";
@@ -43,7 +44,6 @@ export const opNames = [
   "roundExpertRows",
   "combineStreams",
   "candidateBlocks",
-  "keepBlocks",
   "engramUpdate",
   "addBiasOfToken",
   "joinColumns",
@@ -158,12 +158,11 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
       return ["compressEntries", [...values, ...rest]];
     }
     case "indexerScores": {
-      const { ratio, pageRows } = attributes as { ratio: number; pageRows: number };
+      const { ratio, pageRows, blockSize } = attributes as IndexerAttributes;
       const keys = [ins[2]!, shapes[2]![1]!, ins[3]!, shapes[3]![1]!, pageRows];
-      return [
-        "indexerScores",
-        [ins[0]!, ins[1]!, ...keys, ins[4]!, ins[5]!, ...shapes[0]!, ratio, outs[0]!, outShapes[0]![1]!],
-      ];
+      const pool = inputs[6] ? [ins[6]!, shapes[6]![1]!, blockSize!] : [0, 0, 1];
+      const scores = [ratio, outs[0]!, outShapes[0]![1]!];
+      return ["indexerScores", [ins[0]!, ins[1]!, ...keys, ins[4]!, ins[5]!, ...shapes[0]!, ...scores, ...pool]];
     }
     case "sparseAttention": {
       const { windowSize, ratio, windowPageRows, entryPageRows } = attributes as AttentionAttributes;
@@ -187,10 +186,6 @@ export function slotsOf({ op, inputs, outputs, attributes }: GraphNode, place: P
     case "candidateBlocks": {
       const { ratio, blockSize, topBlocks } = attributes as CandidateAttributes;
       return ["candidateBlocks", [...ins, outs[0]!, ...shapes[0]!, ratio, blockSize, topBlocks]];
-    }
-    case "keepBlocks": {
-      const { blockSize } = attributes as { blockSize: number };
-      return ["keepBlocks", [...ins, outs[0]!, ...shapes[0]!, shapes[1]![1]!, blockSize]];
     }
     case "engramUpdate": {
       const { eps, closedTokenId } = attributes as EngramAttributes;

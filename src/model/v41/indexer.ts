@@ -7,7 +7,6 @@
 import { type Graph, pageRowsOf, type Tensor } from "../../tensor/graph.ts";
 import { candidateBlocks } from "../../tensor/ops/candidate-blocks.ts";
 import { indexerScores } from "../../tensor/ops/indexer-scores.ts";
-import { keepBlocks } from "../../tensor/ops/keep-blocks.ts";
 import { linear } from "../../tensor/ops/linear.ts";
 import { rope } from "../../tensor/ops/rope.ts";
 import { scale } from "../../tensor/ops/scale.ts";
@@ -32,22 +31,20 @@ export function selectEntries(
   const name = `${layer.name}.attn.indexer`;
   const queries = indexQueries(g, config, name, latent, step.positions, frequencies);
   const weights = headWeights(g, config, name, x);
-  const free = g.call(
-    indexerScores,
-    [queries, weights, indexKeys, g.pageTable(indexKeys), step.sequences, step.positions],
-    { ratio: layer.ratio, pageRows: pageRowsOf(indexKeys) },
-  );
-  g.label(`${name}.scores`, free);
   const { candidatePool: sizes, indexTopK: k } = config;
-  const bound =
-    sizes !== undefined && pool !== undefined && layer.pool === "uses"
-      ? g.call(keepBlocks, [free, pool], { blockSize: sizes.blockSize })
-      : free;
+  const inputs = [queries, weights, indexKeys, g.pageTable(indexKeys), step.sequences, step.positions];
+  const { ratio } = layer;
+  const paged = { ratio, pageRows: pageRowsOf(indexKeys) };
+  const isBound = sizes !== undefined && pool !== undefined && layer.pool === "uses";
+  const scores = isBound
+    ? g.call(indexerScores, [...inputs, pool], { ...paged, blockSize: sizes.blockSize })
+    : g.call(indexerScores, inputs, paged);
+  g.label(`${name}.scores`, scores);
   const candidates =
     sizes !== undefined && layer.pool === "makes"
-      ? g.label(`${name}.candidates`, g.call(candidateBlocks, [free, step.positions], { ratio: layer.ratio, ...sizes }))
+      ? g.label(`${name}.candidates`, g.call(candidateBlocks, [scores, step.positions], { ratio, ...sizes }))
       : pool;
-  return { selected: g.label(`${name}.selected`, g.call(topK, [bound], { k })), candidates };
+  return { selected: g.label(`${name}.selected`, g.call(topK, [scores], { k })), candidates };
 }
 
 function indexQueries(

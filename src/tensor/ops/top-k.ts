@@ -24,6 +24,9 @@ export const topK = defineOp<{ readonly k: number }>({
   cases: () => [
     { name: "usual", inputs: [randomTensor([5, 40], 1)], attributes: { k: 7 } },
     { name: "fewer than k", inputs: [randomTensor([2, 3], 2)], attributes: { k: 5 } },
+    { name: "long rows, of random numbers", inputs: [randomTensor([2, 9000], 4)], attributes: { k: 300 } },
+    { name: "long rows of which half is wanted", inputs: [randomTensor([2, 6000], 5)], attributes: { k: 3000 } },
+    { name: "long rows that rise, fall and repeat", inputs: [longRows], attributes: { k: 100 } },
     { name: "no column", inputs: [randomTensor([2, 0], 3)], attributes: { k: 2 } },
     {
       name: "ties, -Infinity and NaN",
@@ -38,3 +41,15 @@ export const topK = defineOp<{ readonly k: number }>({
     },
   ],
 });
+
+const length = 12_000;
+const longRows = {
+  dtype: "f32" as const,
+  shape: [4, length],
+  values: [
+    ...Array.from({ length }, (_, i) => i - 5000),
+    ...Array.from({ length }, (_, i) => 5000 - i),
+    ...Array.from({ length }, (_, i) => (i * 7919) % 13),
+    ...Array.from({ length }, (_, i) => (i % 500 === 3 ? -(i % 3) : Number.NEGATIVE_INFINITY)),
+  ],
+};

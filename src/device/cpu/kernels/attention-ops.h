@@ -146,14 +146,39 @@ static void op_sparse_attention(const Command* c, Worker* w) {
   }
 }
 
+/* Blocks of a pool, rising and padded with -1, and where a walk along the entries stands in them. */
+typedef struct {
+  const i32* blocks;
+  i64 count, size, at;
+} Pool;
+
+/* From the first block that ends behind an entry. */
+static inline Pool pool_from(const i32* blocks, i64 count, i64 size, i64 entry) {
+  i64 low = 0, high = blocks ? count : 0;
+  while (low < high) {
+    const i64 middle = (low + high) / 2;
+    if (blocks[middle] >= 0 && (blocks[middle] + 1) * size <= entry) low = middle + 1;
+    else high = middle;
+  }
+  return (Pool){blocks, count, size, low};
+}
+
+/* Whether an entry is in the pool; entries are asked for in rising order. Without blocks all are. */
+static inline i32 is_in_pool(Pool* pool, i64 entry) {
+  if (!pool->blocks) return 1;
+  while (pool->at < pool->count && pool->blocks[pool->at] >= 0 && (pool->blocks[pool->at] + 1) * pool->size <= entry) pool->at++;
+  return pool->at < pool->count && pool->blocks[pool->at] >= 0 && pool->blocks[pool->at] * pool->size <= entry;
+}
+
 /*
- * 3 queries, 4 weights, 5 keys cache, 10 sequences, 11 positions, 12 tokens, 13 heads, 14 width, 15 ratio, 16 scores, 17 columns
+ * 3 queries, 4 weights, 5 keys cache, 10 sequences, 11 positions, 12 tokens, 13 heads, 14 width, 15 ratio, 16 scores, 17 columns,
+ * 18 blocks of the pool or 0, 19 blocks of a token, 20 size of a block
  * A unit is one token and 128 entries.
  */
 static void op_indexer_scores(const Command* c, Worker* w) {
   const float *queries = at(c, 3), *weights = at(c, 4);
   const Cache keys = cache_at(c, 5);
-  const i32 *sequences = at(c, 10), *positions = at(c, 11);
+  const i32 *sequences = at(c, 10), *positions = at(c, 11), *blocks = at(c, 18);
   const i64 tokens = whole(c, 12), heads = whole(c, 13), width = whole(c, 14), ratio = whole(c, 15), columns = whole(c, 17);
   float* scores = at(c, 16);
   Activations x = {.floats = queries, .stride = width};
@@ -164,10 +189,15 @@ static void op_indexer_scores(const Command* c, Worker* w) {
     float* row = scores + t * columns;
     x.first_row = t * heads;
     const i64 first = unit % parts * KEY_BLOCK, end = min_i64(first + KEY_BLOCK, columns);
+    Pool pool = pool_from(blocks ? blocks + t * whole(c, 19) : 0, whole(c, 19), whole(c, 20), first);
     for (i64 e = first; e < end; e += TILE) {
       const i64 n = min_i64(TILE, end - e), seen = max_i64(0, min_i64(n, visible - e));
-      for (i64 i = seen; i < n; i++) row[e + i] = -__builtin_inff();
-      if (seen == 0) continue;
+      i32 inside[TILE], any = 0;
+      for (i64 i = 0; i < n; i++) {
+        row[e + i] = -__builtin_inff();
+        any |= inside[i] = i < seen && is_in_pool(&pool, e + i);
+      }
+      if (!any) continue;
       const u8* tile[TILE];
       for (i64 r = 0; r < TILE; r++) tile[r] = (const u8*)cache_row(&keys, sequences[t], e + min_i64(r, seen - 1));
       product_of_cache_rows(tile, width, &x, heads, scratch->acc, &scratch->panel);
@@ -177,7 +207,8 @@ static void op_indexer_scores(const Command* c, Worker* w) {
         for (i64 h = 0; h < heads; h++) score = fma_vf(vf_of(weights[t * heads + h]), max_vf(load_vf(&scratch->acc[h][v]), vf_of(0)), score);
         store_vf(sum + v, score);
       }
-      for (i64 i = 0; i < seen; i++) row[e + i] = sum[i];
+      for (i64 i = 0; i < seen; i++)
+        if (inside[i]) row[e + i] = sum[i];
     }
   }
 }

@@ -60,23 +60,6 @@ static void op_candidate_blocks(const Command* c, Worker* w) {
   }
 }
 
-/* 3 scores, 4 blocks, 5 y, 6 tokens, 7 columns, 8 blocks of a token, 9 size of a block */
-static void op_keep_blocks(const Command* c, Worker* w) {
-  const i64 columns = whole(c, 7), n = whole(c, 8), size = whole(c, 9);
-  for (i64 t; (t = next_unit(w, whole(c, 6))) >= 0;) {
-    const float* scores = (const float*)at(c, 3) + t * columns;
-    const i32* blocks = (const i32*)at(c, 4) + t * n;
-    float* y = (float*)at(c, 5) + t * columns;
-    i64 i = 0;
-    for (i64 b = 0; b < n && blocks[b] >= 0 && i < columns; b++) {
-      const i64 begin = min_i64(blocks[b] * size, columns), end = min_i64(begin + size, columns);
-      for (; i < begin; i++) y[i] = -__builtin_inff();
-      for (; i < end; i++) y[i] = scores[i];
-    }
-    for (; i < columns; i++) y[i] = -__builtin_inff();
-  }
-}
-
 /*
  * 3 streams, 4 projected, 5 query weight, 6 key weight, 7 token ids, 8 y, 9 tokens, 10 n, 11 width, 12 eps, 13 token id whose gate is shut
  * A unit is a stream of a token.
