@@ -8,6 +8,7 @@
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { withLateInputs } from "../src/device/device.ts";
 import { folderFiles, openCheckpointFolder } from "../src/engine/checkpoint-folder.ts";
 import { chooseDevice } from "../src/engine/choose-device.ts";
 import type { EngramMemory } from "../src/engine/engram/engram-memory.ts";
@@ -35,9 +36,12 @@ const ids = Array.from(
   (_, i) => (Math.imul(i + 1, 0x9e3779b1) >>> 8) % checkpoint.config.vocabSize,
 );
 
-/** Milliseconds of every decoded token. */
-async function decode(engram: EngramMemory | undefined): Promise<number[]> {
+/** Milliseconds of every decoded token. Without overlap a step begins when all rows are read. */
+async function decode(engram: EngramMemory | undefined, { overlap = true } = {}): Promise<number[]> {
   const runner = new ModelRunner(checkpoint.config, device, { engram, stepTokens: 16, context: 1024 });
+  const { program } = runner;
+  const run = program.run.bind(program);
+  if (!overlap) program.run = async (step) => run(await withLateInputs(step));
   using sequence = runner.createSequence();
   const times: number[] = [];
   for (const id of ids) {
@@ -73,7 +77,13 @@ const forgetPages = () => {
   );
   for (const name of names) execFileSync("dd", [`if=${join(folder, name)}`, "iflag=nocache", "count=0", "status=none"]);
 };
-const rounds = { memory: [] as number[], cold: [] as number[], pages: [] as number[], rows: [] as number[] };
+const rounds = {
+  memory: [] as number[],
+  before: [] as number[],
+  cold: [] as number[],
+  pages: [] as number[],
+  rows: [] as number[],
+};
 let gone = (await open(budget))!;
 await decode(gone);
 let pages = gone;
@@ -81,6 +91,9 @@ const warm = (await open(budget))!;
 await decode(warm);
 for (let round = 0; round < 3; round++) {
   rounds.memory.push(...(await decode(whole)));
+  gone = (await open(budget))!;
+  forgetPages();
+  rounds.before.push(...(await decode(gone, { overlap: false })));
   gone = (await open(budget))!;
   forgetPages();
   rounds.cold.push(...(await decode(gone)));
@@ -91,6 +104,7 @@ for (let round = 0; round < 3; round++) {
 const base = median(rounds.memory);
 show("from memory", rounds.memory, base, whole);
 show("from disk, cold pages", rounds.cold, base, gone);
+show("cold pages, without overlap", rounds.before, base, gone);
 show("from disk, warm pages", rounds.pages, base, pages);
 show("from disk, warm rows", rounds.rows, base, warm);
 process.exit();
