@@ -23,6 +23,7 @@ import { indexerScores } from "./ops/indexer-scores.ts";
 import { joinColumns } from "./ops/join-columns.ts";
 import { keepBlocks } from "./ops/keep-blocks.ts";
 import { linear } from "./ops/linear.ts";
+import { placeRows } from "./ops/place-rows.ts";
 import { repeatStreams } from "./ops/repeat-streams.ts";
 import { rmsNorm } from "./ops/rms-norm.ts";
 import { rope } from "./ops/rope.ts";
@@ -59,6 +60,7 @@ export const opCatalogue: readonly AnyOp[] = [
   joinColumns,
   keepBlocks,
   linear,
+  placeRows,
   repeatStreams,
   rmsNorm,
   rope,

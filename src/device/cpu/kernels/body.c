@@ -20,5 +20,5 @@ const Op TABLE_OF(BODY)[] = {
     op_round_blocks,     op_round_expert_rows, op_combine_streams, op_candidate_blocks,
     op_keep_blocks,      op_engram_update,    op_add_bias_of_token, op_join_columns,
     op_axial_rope,       op_full_attention,   op_gated_halves,     op_gelu,
-    op_gather_cells,     op_image_span,
+    op_gather_cells,     op_image_span,       op_place_rows,
 };

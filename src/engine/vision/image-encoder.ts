@@ -3,14 +3,14 @@
  *   using images = new ImageEncoder(visionConfig, device);
  *   const { rows, tokens, key } = await images.encode(bytes);
  */
-import type { Device, Program } from "../device/device.ts";
-import type { DecodedImage } from "../media/decode-job.ts";
-import { type ImageLimits, ImageReader } from "../media/image-reader.ts";
-import type { Pixels } from "../media/pixels.ts";
-import type { VisionConfig } from "../model/vision/config.ts";
-import { recordImageEncoder } from "../model/vision/image-encoder.ts";
-import { imageInputs } from "../model/vision/image-inputs.ts";
-import { type ImagePlan, planImage } from "../model/vision/image-plan.ts";
+import type { Device, Program } from "../../device/device.ts";
+import type { DecodedImage } from "../../media/decode-job.ts";
+import { type ImageLimits, ImageReader } from "../../media/image-reader.ts";
+import type { Pixels } from "../../media/pixels.ts";
+import type { VisionConfig } from "../../model/vision/config.ts";
+import { recordImageEncoder } from "../../model/vision/image-encoder.ts";
+import { imageInputs } from "../../model/vision/image-inputs.ts";
+import { type ImagePlan, planImage } from "../../model/vision/image-plan.ts";
 
 /** An image that is ready for the tower. */
 export interface PreparedImage {
