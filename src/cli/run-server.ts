@@ -121,7 +121,9 @@ function turnDirectoryOf({ cacheDir, cacheDisk }: ServeOptions): string | undefi
 function engineOptionsOf(options: ServeOptions) {
   const { device, threads, activations, instructions, context, cacheDir, cacheDisk, cacheMemory, maxBatch, name } =
     options;
+  const { images, maxImages, maxImageBytes, maxImagePixels } = options;
   return {
+    ...{ images, maxImages, maxImageBytes, maxImagePixels },
     ...{ device, threads, activations, instructions },
     contextLength: context,
     cacheDirectory: cacheDir === undefined ? undefined : resolve(cacheDir),

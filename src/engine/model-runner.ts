@@ -248,6 +248,11 @@ export class Sequence {
     return fork;
   }
 
+  /** The tokens of all images are computed, and will not have to be again. */
+  forgetImages(): void {
+    this.images = noImages;
+  }
+
   /**
    * Forgets the last `count` tokens. Costs nothing within the cache's margin; further back the rest of the sequence is
    * computed again before the next step, with the same result.
@@ -287,7 +292,7 @@ export class Sequence {
 
   [Symbol.dispose](): void {
     this.cache.clear();
-    this.images = noImages;
+    this.forgetImages();
     this.#tokenIds = [];
   }
 }

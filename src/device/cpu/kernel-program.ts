@@ -9,7 +9,7 @@ import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
 import { type CompileOptions, type Program, requireWholeRows, type StepValues } from "../device.ts";
-import { CommandWriter, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
+import { CommandWriter, commandSlots, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
 import type { PlacedMatrix, Placement, Span } from "./op-slots.ts";
@@ -34,6 +34,7 @@ export class KernelProgram implements Program {
   readonly #caches = new Map<string, Region>();
   readonly #inputs = new Map<string, Region>();
   readonly #constants = new Map<readonly number[], Region>();
+  readonly #onPause: (() => void) | undefined;
   #limits: Sizes;
   #plan!: MemoryPlan;
   #arena!: Region;
@@ -51,6 +52,7 @@ export class KernelProgram implements Program {
     for (const name of options.keep ?? []) this.#kept.set(name, found(graph.labels.get(name), "label", name));
     for (const name of graph.weights.keys()) weight(name);
     for (const cache of graph.caches.values()) this.#caches.set(cache.storage.name, this.#host.allocate(0));
+    this.#onPause = options.onPause;
     this.#limits = options.limits;
     this.#makeRoom();
   }
@@ -74,8 +76,13 @@ export class KernelProgram implements Program {
     this.#sizes = step.sizes;
     const list = this.#commands(step.sizes);
     const { scratch, scratchBytes: each } = this.#work;
-    const { region, count } = list;
-    await this.#host.run({ commands: region.address, count, scratch: scratch.address, scratchBytes: each });
+    const { region, count: all } = list;
+    const count = this.#onPause === undefined ? all : 1;
+    for (let first = 0; first < all; first += count) {
+      const commands = region.address + 8 * commandSlots * first;
+      await this.#host.run({ commands, count, scratch: scratch.address, scratchBytes: each });
+      this.#onPause?.();
+    }
   }
 
   read(name: string): Float32Array | Int32Array {

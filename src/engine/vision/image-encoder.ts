@@ -38,6 +38,9 @@ export class ImageEncoder {
   #program: Program | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
+  /** Ops of the tower that are done: a sign of life, for a large image takes a while. */
+  steps = 0;
+
   /** The device must hold the weights of `visionParameters(config)`. */
   constructor(config: VisionConfig, device: Device, limits: Partial<ImageLimits> = {}) {
     this.config = config;
@@ -74,7 +77,10 @@ export class ImageEncoder {
 
   async #run(plan: ImagePlan, pixels: Pixels): Promise<Float32Array> {
     const step = imageInputs(this.config, plan, pixels.data);
-    this.#program ??= this.#device.compile(recordImageEncoder(this.config), { limits: noImage });
+    this.#program ??= this.#device.compile(recordImageEncoder(this.config), {
+      limits: noImage,
+      onPause: () => void this.steps++,
+    });
     const program = this.#program;
     program.reserve(step.sizes);
     try {

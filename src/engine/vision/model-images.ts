@@ -4,7 +4,7 @@
  */
 import type { Device } from "../../device/device.ts";
 import { RequestError } from "../../errors.ts";
-import type { ImageLimits } from "../../media/image-reader.ts";
+import { defaultImageLimits, type ImageLimits } from "../../media/image-reader.ts";
 import type { VisionConfig } from "../../model/vision/config.ts";
 import { contentIds, imageName, imageSpans } from "./content-ids.ts";
 import { ImageEncoder, type PreparedImage } from "./image-encoder.ts";
@@ -25,6 +25,8 @@ const keptRowsBytes = 256 << 20;
 
 export class ModelImages implements Disposable {
   readonly config: VisionConfig;
+  /** Bytes of a file at most. */
+  readonly maxBytes: number;
   readonly #encoder: ImageEncoder;
   readonly #shelf = new RecentlyUsed<PreparedImage>(shelfBytes);
   readonly #rows = new RecentlyUsed<Float32Array>(keptRowsBytes);
@@ -34,6 +36,7 @@ export class ModelImages implements Disposable {
   /** The device must hold the weights of the vision part. */
   constructor(config: VisionConfig, device: Device, limits: Partial<ImageLimits> = {}) {
     this.config = config;
+    this.maxBytes = limits.maxBytes ?? defaultImageLimits.maxBytes;
     this.#encoder = new ImageEncoder(config, device, limits);
   }
 
@@ -57,6 +60,11 @@ export class ModelImages implements Disposable {
 
   /** The images that the tower computed. */
   computed = 0;
+
+  /** Grows while the tower computes. */
+  get steps(): number {
+    return this.#encoder.steps;
+  }
 
   #rowsOf(name: string): Promise<Float32Array> {
     const known = this.#rows.get(name);

@@ -29,7 +29,7 @@ The same as a document for programs: \`GET /openapi.json\` (OpenAPI 3.1). How ag
 - **Reasoning and calls** of earlier turns are remembered by the call's id: a client may leave the reasoning out and write the arguments anew, and the prompt stays the same, byte for byte.
 - **Calls** have names of tools that the request has, and arguments that are JSON, also when the answer is cut. A misspelled name is repaired; a call of a tool that does not exist becomes text. Arguments need not fit the tool's schema: \`strict\` only changes what the model is told.
 - **Too long**: \`max_tokens\` is cut to what the context has left; a prompt that fills it is 400 with \`context_length_exceeded\` or "prompt is too long", which agents know. \`truncation: "auto"\` is accepted and drops nothing.
-- **Images** become the words "[Unsupported Image]" for V4 and are refused for V4.1.
+- **Images** (PNG, JPEG, WebP, GIF) are read by V4.1 models with a vision part: \`image_url\` with a \`data:\` URL, \`input_image\`, or an \`image\` block with a base64 \`source\`, also in results of tools. Addresses are not fetched (400, \`image-url\`). Other models answer 400 (\`unsupported_image\`). What cannot be read is 400 with a code of [vision.md](vision.md#limits).
 - **Schemas** for answers (\`json_schema\`) are refused; \`json_object\` is an instruction to the model.
 - **Streams** are server-sent events; a client that reads slowly gets fewer, longer ones. An error before the first event has its status, one after it is an event.
 

@@ -37,7 +37,7 @@ export async function prepareChat(
 ): Promise<PreparedChat> {
   const info = services.requireInfo();
   const request = await restoreHistory(withoutBillingHeaders(given), memory, call.namespace);
-  const encoded = encodeChat(request, services);
+  const encoded = await encodeChat(request, services);
   const resolved = resolveSampling(
     {
       thinking: request.thinking,
@@ -49,9 +49,10 @@ export async function prepareChat(
     },
     services.dialect,
   );
-  const { tokenIds, parse, toolNames, opened, beginsWith } = encoded;
+  const { tokenIds, images, parse, toolNames, opened, beginsWith } = encoded;
   const job = {
     tokenIds,
+    images,
     plan: {
       parse,
       stop: [],

@@ -2,11 +2,18 @@
 import { totalmem } from "node:os";
 import { basename, join } from "node:path";
 import { BatchEngine, type BatchEngineOptions } from "../../engine/batching/batch-engine.ts";
-import type { EngineEvent, EngineInfo, EngineRequest, EngineStatus } from "../../engine/batching/engine-port.ts";
+import type {
+  EngineEvent,
+  EngineInfo,
+  EngineRequest,
+  EngineStatus,
+  RequestImage,
+} from "../../engine/batching/engine-port.ts";
 import { PrefixCache } from "../../engine/cache/prefix-cache.ts";
 import { embeddedModel, type LoadOptions, loadModel } from "../../engine/load-model.ts";
 import type { Model } from "../../engine/model.ts";
 import { digestOfModel } from "../../engine/model-digest.ts";
+import { withoutUndefined } from "../../engine/without-undefined.ts";
 import { defaultCacheDirectory } from "../cache-directory.ts";
 import type { HostedEngine } from "./engine-messages.ts";
 
@@ -22,6 +29,12 @@ export interface ModelEngineOptions
   readonly cacheMemoryBytes?: number;
   readonly maxRunning?: number;
   readonly drafting?: "off" | "ngram";
+  /** Load what reads images, where the model has it. */
+  readonly images?: boolean;
+  /** Images of a request, bytes of a file and pixels of an image at most. */
+  readonly maxImages?: number;
+  readonly maxImageBytes?: number;
+  readonly maxImagePixels?: number;
 }
 
 const defaultDiskBytes = 8e9;
@@ -37,6 +50,8 @@ export async function startEngine(
   const started = performance.now();
   const model = await loadModel(reference, {
     ...loadOptions(options),
+    images: options.images ?? true,
+    imageLimits: withoutUndefined({ maxBytes: options.maxImageBytes, maxPixels: options.maxImagePixels }),
     onProgress: (done, total) => onProgress(done / total),
   });
   const cache = await openCache(model, reference, options);
@@ -65,6 +80,10 @@ class ModelEngine implements HostedEngine {
 
   cancel(id: string, keptTokens?: number): void {
     this.#engine.cancel(id, keptTokens);
+  }
+
+  prepareImage(source: string): Promise<RequestImage> {
+    return this.#engine.prepareImage(source);
   }
 
   get status(): EngineStatus {
@@ -99,8 +118,9 @@ function loadOptions({ device, threads, activations, instructions, contextLength
   };
 }
 
-function batchOptions({ maxRunning, drafting }: ModelEngineOptions): BatchEngineOptions {
+function batchOptions({ maxRunning, drafting, maxImages }: ModelEngineOptions): BatchEngineOptions {
   return {
+    ...(maxImages === undefined ? {} : { maxImages }),
     ...(drafting === undefined ? {} : { drafting }),
     ...(maxRunning === undefined ? {} : { scheduling: { maxRunning } }),
   };
