@@ -1,6 +1,6 @@
 /** Images over HTTP, with the recorded V4.1 model in `freehold serve`: the tokens are those of the library, for every API. */
 import assert from "node:assert/strict";
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -145,6 +145,19 @@ describe("a server whose model reads images", () => {
     assert.match(await response.text(), /\[DONE\]/);
   });
 
+  test("goes on when the engine is killed, with the images that the next one does not have", async () => {
+    const messages = see(dataUrl("interlaced.png"), "Look at it.");
+    const expected = (await library(messages)).text;
+    const answers = Array.from({ length: 3 }, () => ask(messages));
+    await new Promise((resolve) => setTimeout(resolve, 20)); // somewhere on the way
+    process.kill(engineOf(server.pid!), "SIGKILL");
+    const later = ask(messages);
+    for (const { status, body } of await Promise.all([...answers, later])) {
+      assert.equal(status, 200, JSON.stringify(body));
+      assert.equal(body.choices[0].message.content, expected);
+    }
+  });
+
   const refusals = [
     { name: "an address", url: "https://example.com/cat.png", code: "image-url" },
     { name: "a file of this machine", url: "file:///etc/passwd", code: "image-url" },
@@ -207,9 +220,18 @@ describe("freehold run --image", () => {
     assert.equal(await codeOf("--model", folder.path, "--image", "/nowhere.png", "Hi"), "file");
     assert.equal(await codeOf("--model", folder.path, "--image", program, "Hi"), "image-type");
     assert.equal(await codeOf("--image", path("rgb.png"), "Hi"), "unsupported_image");
+    using blind = makeVisionFolder({ withVision: false });
+    assert.equal(await codeOf("--model", blind.path, "--image", path("rgb.png"), "Hi"), "unsupported_image");
     assert.equal(await codeOf("--model", folder.path, "--image", path("rgb.png"), "--ids", "0,20"), "image-count");
   });
 });
+
+/** The process of the server's engine. */
+function engineOf(supervisor: number): number {
+  const children = execFileSync("ps", ["--ppid", String(supervisor), "-o", "pid=,args="], { encoding: "utf8" });
+  const line = children.split("\n").find((each) => each.includes("engine-process"));
+  return Number.parseInt(line!, 10);
+}
 
 /** A PNG whose header promises so many pixels a side. */
 function bomb(side: number): string {

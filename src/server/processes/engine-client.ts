@@ -89,6 +89,8 @@ export class EngineClient implements EnginePort {
     clearTimeout(this.#retry);
     clearTimeout(this.#patience);
     this.#socket?.destroy();
+    this.#images.disconnect();
+    this.#images.giveUp();
     this.#failAll({ code: "stopping", message: "The server stops", isRetryable: true });
   }
 
@@ -217,6 +219,7 @@ export class EngineClient implements EnginePort {
 
   #giveUp(): void {
     this.#patience = undefined;
+    this.#images.giveUp();
     this.#failAll(died);
   }
 

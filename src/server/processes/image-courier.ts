@@ -11,6 +11,8 @@ type Channel = FrameChannel<ToEngine, FromEngine>;
 export class ImageCourier {
   /** Of the engine that has its model; undefined while there is none. */
   #channel: Channel | undefined;
+  /** Settles when there is one, or nobody waits for one any more. */
+  #engine = Promise.withResolvers<Channel | undefined>();
   #last: Promise<unknown> = Promise.resolve();
   #waiting: { readonly id: number; readonly answer: PromiseWithResolvers<PreparedImage> } | undefined;
   #ids = 0;
@@ -18,10 +20,18 @@ export class ImageCourier {
 
   connect(channel: Channel): void {
     this.#channel = channel;
+    this.#engine.resolve(channel);
   }
 
-  /** The engine is gone: the image that was on its way fails. */
+  /** Images wait no longer for an engine. */
+  giveUp(): void {
+    this.#engine.resolve(undefined);
+    if (this.#channel === undefined) this.#engine = Promise.withResolvers();
+  }
+
+  /** The engine is gone, and with it the image that was on its way. */
   disconnect(): void {
+    if (this.#channel !== undefined) this.#engine = Promise.withResolvers();
     this.#channel = undefined;
     this.#waiting?.answer.resolve({ failure: engineGone });
     this.#waiting = undefined;
@@ -33,9 +43,11 @@ export class ImageCourier {
     this.#waiting = undefined;
   }
 
-  /** Rejects with an EngineError. */
+  /** Waits for an engine where there is none, and tries the next one when it dies meanwhile. Rejects with an EngineError. */
   prepare(source: string): Promise<RequestImage> {
-    const image = this.#last.then(() => this.#carry(source));
+    const isDeath = (error: unknown) => error instanceof EngineError && error.code === engineGone.code;
+    const carry = () => this.#carry(source);
+    const image = this.#last.then(() => carry().catch((error) => (isDeath(error) ? carry() : Promise.reject(error))));
     this.#last = image.catch(() => undefined);
     return image;
   }
@@ -54,7 +66,7 @@ export class ImageCourier {
   }
 
   async #carry(source: string): Promise<RequestImage> {
-    const channel = this.#channel;
+    const channel = await this.#engine.promise;
     if (channel === undefined) throw new EngineError(engineGone);
     const id = this.#ids++;
     const answer = Promise.withResolvers<PreparedImage>();
