@@ -10,7 +10,7 @@ import { defaultOptions } from "@jsquash/jpeg/meta.js";
 import { initEmscriptenModule } from "@jsquash/jpeg/utils.js";
 import type { Device } from "../src/device/device.ts";
 import { chooseDevice } from "../src/engine/choose-device.ts";
-import { ImageEncoder } from "../src/engine/image-encoder.ts";
+import { ImageEncoder } from "../src/engine/vision/image-encoder.ts";
 import { ImageReader } from "../src/media/image-reader.ts";
 import type { VisionConfig } from "../src/model/vision/config.ts";
 import { visionParameters } from "../src/model/vision/image-encoder.ts";

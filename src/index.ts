@@ -21,9 +21,19 @@ export type { Delta, ParseOptions } from "./chat/output-parser.ts";
 export type { Prompt, PromptPart } from "./chat/prompt.ts";
 export type { GenerateOptions, GenerationEvent, GenerationResult } from "./engine/generation.ts";
 export type { LoadOptions } from "./engine/load-model.ts";
-export { Model, type PromptInput } from "./engine/model.ts";
+export { Model, type PromptInput, type PromptWithImages } from "./engine/model.ts";
 export type { SamplingOptions } from "./engine/sampling/sampling-options.ts";
 export { Session } from "./engine/session.ts";
-export { DeviceError, FormatError, FreeholdError, ModelError, RequestError, ShapeError, UsageError } from "./errors.ts";
+export type { ImageSource } from "./engine/vision/model-images.ts";
+export {
+  DeviceError,
+  FormatError,
+  FreeholdError,
+  MediaError,
+  ModelError,
+  RequestError,
+  ShapeError,
+  UsageError,
+} from "./errors.ts";
 export type { ModelConfig } from "./model/config.ts";
 export { Tokenizer } from "./tokenizer/tokenizer.ts";

@@ -106,6 +106,11 @@ export function parseChatRequest(input: unknown): ChatRequest {
   return request;
 }
 
+/** Whether any message of a conversation holds an image, whatever a prompt makes of it. */
+export function holdsImages({ messages }: ChatRequest): boolean {
+  return messages.some(({ content }) => content?.some((part) => part.type === "image"));
+}
+
 function readMessage(fields: Fields, isBare: boolean): ChatMessage {
   const role = fields.required("role", fields.string("role"));
   const content = readContent(fields.get("content"), fields.path("content"));

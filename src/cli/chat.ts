@@ -8,6 +8,7 @@ import type { GenerateOptions, GenerationResult } from "../engine/generation.ts"
 import { embeddedModel } from "../engine/load-model.ts";
 import type { Session } from "../engine/session.ts";
 import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
+import { messageWithImages, readImageFile } from "./images.ts";
 import { interruptible } from "./interrupt.ts";
 import { command, type ModelOptions, openModel, terminalOf, withModelOptions } from "./model-options.ts";
 import { showAnswer } from "./show-answer.ts";
@@ -27,7 +28,7 @@ async function chat(options: ChatOptions): Promise<void> {
   const chosen = generateOptions(options);
   const started = performance.now();
   using loading = interruptible();
-  using model = await openModel(options, terminal, loading.signal);
+  using model = await openModel(options, terminal, loading.signal, true);
   loading[Symbol.dispose]();
   const loadSeconds = (performance.now() - started) / 1000;
   using session = model.createSession();
@@ -44,6 +45,8 @@ class Conversation {
   readonly #terminal: Terminal;
   readonly #loadSeconds: number;
   #messages: object[] = [];
+  /** Files of the next message. */
+  #images: string[] = [];
 
   constructor(
     session: Session,
@@ -61,11 +64,18 @@ class Conversation {
 
   clear(): void {
     this.#messages = [];
+    this.#images = [];
+  }
+
+  /** Puts an image in front of the next message. */
+  async addImage(file: string): Promise<void> {
+    await readImageFile(file);
+    this.#images.push(file);
   }
 
   /** Answers a message. One that fails or is interrupted leaves the conversation as it was. */
   async answer(content: string, signal: AbortSignal): Promise<void> {
-    const messages = [...this.#messages, { role: "user", content }];
+    const messages = [...this.#messages, await messageWithImages(content, this.#images)];
     const events = this.#session.generate(chatRequest(messages, this.#options), {
       ...this.#chosen,
       signal,
@@ -73,6 +83,7 @@ class Conversation {
     });
     const result = await showAnswer(events, this.#terminal);
     this.#messages = [...messages, assistantMessage(result)];
+    this.#images = [];
     if (this.#terminal.json) await this.#terminal.writeJson(answerJson(result, this.#loadSeconds));
   }
 }
@@ -89,7 +100,8 @@ async function answerLines(conversation: Conversation): Promise<void> {
   }
 }
 
-const help = "/clear forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops an answer";
+const help =
+  "/image FILE puts an image in front of the next message, /clear forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops an answer";
 
 async function talk(conversation: Conversation, terminal: Terminal, name: string): Promise<void> {
   terminal.note(`${name === embeddedModel ? "the embedded model, a small demonstration" : name}\n${help}`);
@@ -100,10 +112,20 @@ async function talk(conversation: Conversation, terminal: Terminal, name: string
       if (line === undefined || line.trim() === "/exit") return;
       if (line.trim() === "/clear") conversation.clear();
       else if (line.trim() === "/help") terminal.note(help);
+      else if (/^\s*\/image(\s|$)/.test(line)) await addImage(conversation, line, terminal);
       else if (line.trim() !== "") await answerOnTerminal(conversation, line, lines, terminal);
     }
   } finally {
     lines.close();
+  }
+}
+
+async function addImage(conversation: Conversation, line: string, terminal: Terminal): Promise<void> {
+  try {
+    await conversation.addImage(line.replace(/^\s*\/image/, "").trim());
+    terminal.note("the image goes with your next message");
+  } catch (error) {
+    terminal.error(error); // the conversation goes on
   }
 }
 

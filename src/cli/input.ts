@@ -90,7 +90,8 @@ function tooLarge(where: string): RequestError {
   });
 }
 
-function reasonOf(error: unknown): string {
+/** Why a file cannot be read, in words. */
+export function reasonOf(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   if (code === "ENOENT") return "it does not exist";
   if (code === "EISDIR") return "it is a folder";

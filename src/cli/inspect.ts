@@ -6,7 +6,7 @@ import { defaultEngramCacheBytes } from "../engine/engram/engram-memory.ts";
 import { FileSource } from "../engine/file-source.ts";
 import { embeddedModel } from "../engine/load-model.ts";
 import { countParameters, engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
-import { openVisionCheckpoint } from "../engine/vision-checkpoint.ts";
+import { openVisionCheckpoint } from "../engine/vision/vision-checkpoint.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
 import { command, type OutputOptions, terminalOf, wholeNumber } from "./model-options.ts";
 

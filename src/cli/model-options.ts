@@ -66,9 +66,16 @@ export function withModelOptions(target: Command): Command {
 }
 
 /** Loads the model with progress on a terminal. */
-export async function openModel(options: ModelOptions, terminal: Terminal, signal?: AbortSignal): Promise<Model> {
+export async function openModel(
+  options: ModelOptions,
+  terminal: Terminal,
+  signal?: AbortSignal,
+  /** Load what reads images too. */
+  images = false,
+): Promise<Model> {
   const model = await loadModel(options.model, {
     device: options.device,
+    images,
     ...withoutUndefined({
       threads: options.threads,
       activations: options.activations,

@@ -126,7 +126,9 @@ function turnDirectoryOf({ cacheDir, cacheDisk }: ServeOptions): string | undefi
 function engineOptionsOf(options: ServeOptions) {
   const { device, threads, activations, instructions, context, engramMemory } = options;
   const { cacheDir, cacheDisk, cacheMemory, maxBatch, name } = options;
+  const { images, maxImages, maxImageBytes, maxImagePixels } = options;
   return {
+    ...{ images, maxImages, maxImageBytes, maxImagePixels },
     ...{ device, threads, activations, instructions },
     contextLength: context,
     engramCacheBytes: engramMemory === undefined ? undefined : engramMemory * 2 ** 20,

@@ -19,6 +19,10 @@ export interface ServeOptions extends ModelOptions {
   readonly cacheDisk?: number;
   readonly cacheMemory?: number;
   readonly maxBatch?: number;
+  readonly images: boolean;
+  readonly maxImages?: number;
+  readonly maxImageBytes?: number;
+  readonly maxImagePixels?: number;
   readonly maxQueue?: number;
   readonly maxQueueTokens?: number;
   readonly maxQueuePerKey?: number;
@@ -80,6 +84,10 @@ function withLimits(target: Command): void {
     .option("--max-queue <n>", "requests that may wait (default: 256)", wholeNumber(1))
     .option("--max-queue-tokens <n>", "tokens that may wait (default: 8,000,000)", wholeNumber(1))
     .option("--max-queue-per-key <n>", "requests of one key that may wait", wholeNumber(1))
+    .option("--no-images", "do not load what reads images")
+    .option("--max-images <n>", "images of a request (default: 100)", wholeNumber(1))
+    .option("--max-image-bytes <n>", "bytes of an image's file (default: 33554432)", wholeNumber(1))
+    .option("--max-image-pixels <n>", "pixels of an image (default: 24000000)", wholeNumber(1))
     .option("--drain <seconds>", "how long running requests may go on after SIGTERM (default: 30)", number)
     .option("--wedge <seconds>", "kill an engine that makes no step for so long (default: 60)", number)
     .option(

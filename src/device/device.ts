@@ -57,6 +57,8 @@ export interface CompileOptions {
   readonly limits: Sizes;
   /** Labels of intermediate values that can be read after a step. */
   readonly keep?: readonly string[];
+  /** For long steps: it is called between their ops, and steps of other programs come in between, where the device can do that. */
+  readonly onPause?: () => void;
 }
 
 /** The numbers of one step: a value for every named size, an array for every input of the graph. */

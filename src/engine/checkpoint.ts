@@ -10,7 +10,7 @@ import { openSafetensors, type SafetensorsFile, type TensorInfo } from "../forma
 import type { ModelConfig } from "../model/config.ts";
 import { drafterParameters, engramTables, modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
-import { officialName, stackedGateUp } from "../model/weight-names.ts";
+import { isVisionTensor, officialName, stackedGateUp } from "../model/weight-names.ts";
 import {
   checkScales,
   isMatrixDtype,
@@ -289,20 +289,18 @@ function withoutUnusableMtp(config: ModelConfig, found: ReadonlyMap<string, unkn
 /** A file without a bias for image tokens is one of the text model alone. */
 function withoutImages(config: ModelConfig, found: ReadonlyMap<string, unknown>, notes: string[]): ModelConfig {
   if (config.architecture !== "deepseek-v4.1" || config.imageTokenId === undefined) return config;
-  if ([...found.keys()].some((name) => name.startsWith("vision.")))
-    notes.push("Images are not supported yet: the vision tower is left out");
-  return found.has("layers.0.ffn.gate.bias_vl") ? config : { ...config, imageTokenId: undefined };
+  if (found.has("layers.0.ffn.gate.bias_vl")) return config;
+  if ([...found.keys()].some(isVisionTensor))
+    notes.push("The vision part is left out: the router has no bias for tokens of images (bias_vl)");
+  return { ...config, imageTokenId: undefined };
 }
-
-/** Parts that this version does not use. */
-const imageParts = /^(vision\.|aligner\.|image_(start|newline|end)$)/;
 
 function isIgnored(official: string, config: ModelConfig): boolean {
   if (official.endsWith("rotary_emb.inv_freq")) return true;
   if (official.startsWith("mtp."))
     // A draft holds no image: the bias for image tokens is there and never read.
     return config.numMtpModules === 0 || (config.architecture === "deepseek-v4.1" && /gate\.bias_vl$/.test(official));
-  return config.architecture === "deepseek-v4.1" && imageParts.test(official);
+  return config.architecture === "deepseek-v4.1" && isVisionTensor(official);
 }
 
 /** One tensor, or for routed experts one an expert, or a slice of the stacked gate and up rows. */

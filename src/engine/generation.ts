@@ -9,6 +9,7 @@ import { OutputReader } from "./output-reader.ts";
 import { Sampler } from "./sampling/sampler.ts";
 import type { SamplingOptions } from "./sampling/sampling-options.ts";
 import { TokenHistory } from "./sampling/token-history.ts";
+import { isContentId } from "./vision/content-ids.ts";
 
 export interface GenerateOptions extends SamplingOptions {
   /** Tokens to generate at most. Default: what the model's generation_config.json says, else what the context has room for. */
@@ -61,7 +62,7 @@ export async function* generate(
 ): AsyncGenerator<GenerationEvent, void, undefined> {
   const sampler = new Sampler(options);
   const reader = new OutputReader(tokenizer, prompt.parse, options.stop ?? []);
-  const history = new TokenHistory(prompt.tokenIds);
+  const history = new TokenHistory(prompt.tokenIds.filter((id) => !isContentId(id)));
   const started = performance.now();
 
   const cachedTokens = sequence.keep(commonPrefix(sequence.tokenIds, prompt.tokenIds.slice(0, -1)));

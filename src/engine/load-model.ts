@@ -5,6 +5,8 @@ import type { Activations } from "../device/cpu/kernel-device.ts";
 import type { Device } from "../device/device.ts";
 import { FormatError, ModelError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
+import type { ImageLimits } from "../media/image-reader.ts";
+import { isVisionTensor, officialName } from "../model/weight-names.ts";
 import { countElements } from "../tensor/shape.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
@@ -18,6 +20,8 @@ import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
 import { giveParameter } from "./give-parameter.ts";
 import { type GenerationDefaults, Model } from "./model.ts";
 import { ProcessDevice } from "./process-device.ts";
+import { ModelImages } from "./vision/model-images.ts";
+import { openVisionCheckpoint as openVision, type VisionCheckpoint } from "./vision/vision-checkpoint.ts";
 import { withoutUndefined } from "./without-undefined.ts";
 
 export interface LoadOptions {
@@ -46,6 +50,10 @@ export interface LoadOptions {
   readonly engramCacheBytes?: number;
   /** Load what V4.1 drafts with as well, as `model.drafter`. */
   readonly drafter?: boolean;
+  /** Load what reads images, where the folder has it. Default true; the published vision part takes 1 GB. */
+  readonly images?: boolean;
+  /** Bounds of an image in a prompt: bytes, pixels, time and memory of decoding it. */
+  readonly imageLimits?: Partial<ImageLimits>;
   /** Hears how many bytes of weights are loaded. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
   /** Ends the loading at the next read of a file, by throwing the signal's reason. */
@@ -78,10 +86,12 @@ async function loadOnto(
 ): Promise<Model> {
   const { checkpoint, tokenizer, files, ...rest } = await openModelFiles(reference, options.signal);
   let engram: EngramMemory | undefined;
+  let vision: VisionCheckpoint | undefined;
   try {
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
     if (files !== undefined) engram = await openEngram(checkpoint, files, tokenizer, engramOptions(options));
-    await loadWeights(checkpoint, device, options);
+    if (files !== undefined && options.images !== false && readsImages(checkpoint)) vision = await openVision(files);
+    await loadWeights(checkpoint, vision, device, options);
     const { config } = checkpoint;
     const context = contextLength ?? config.maxPositionEmbeddings;
     return new Model({
@@ -91,6 +101,7 @@ async function loadOnto(
       tokenizer,
       engram,
       drafts: options.drafter ?? false,
+      images: vision && new ModelImages(vision.config, device, options.imageLimits),
       dialect: config.architecture === "deepseek-v4.1" ? "v4.1" : "v4",
       contextLength: context,
       ...rest,
@@ -100,7 +111,14 @@ async function loadOnto(
     throw error;
   } finally {
     await checkpoint.close();
+    await vision?.close();
   }
+}
+
+/** The router knows tokens of images, and the files hold a vision part. */
+function readsImages({ config, tensors }: Checkpoint): boolean {
+  if (config.architecture !== "deepseek-v4.1" || config.imageTokenId === undefined) return false;
+  return tensors.some(({ name }) => isVisionTensor(officialName(name)));
 }
 
 function engramOptions({ engramCacheBytes: cacheBytes }: LoadOptions): EngramOptions {
@@ -163,18 +181,23 @@ async function openModelFiles(reference: string, signal: AbortSignal | undefined
 
 async function loadWeights(
   checkpoint: Checkpoint,
+  vision: VisionCheckpoint | undefined,
   device: Device,
   { drafter, onProgress, signal }: LoadOptions,
 ): Promise<void> {
   // What nobody drafts with stays on disk.
   const drafts = drafter === true && checkpoint.config.architecture === "deepseek-v4.1";
   const parameters = checkpoint.parameters.filter(({ name }) => drafts || !name.startsWith("mtp."));
+  const all = [
+    ...parameters.map((parameter) => ({ from: checkpoint, parameter })),
+    ...(vision?.parameters ?? []).map((parameter) => ({ from: vision!, parameter })),
+  ];
   const bytes = (shape: readonly number[]) => 4 * countElements(shape);
-  const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
+  const total = all.reduce((sum, { parameter }) => sum + bytes(parameter.shape), 0);
   let loaded = 0;
-  for (const parameter of parameters) {
+  for (const { from, parameter } of all) {
     signal?.throwIfAborted();
-    await giveParameter(checkpoint, parameter, device);
+    await giveParameter(from, parameter, device);
     loaded += bytes(parameter.shape);
     onProgress?.(loaded, total);
   }

@@ -9,10 +9,14 @@ import { DeviceError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { recordTransformer, type TransformerOptions } from "../model/transformer.ts";
 import { cacheLayouts } from "../tensor/graph.ts";
+import type { CacheLayout } from "../tensor/paging.ts";
+import type { Sizes } from "../tensor/shape.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
 import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
 import type { EngramMemory, NgramPart } from "./engram/engram-memory.ts";
 import { stepTokensAt } from "./step-tokens.ts";
+import { isContentId, vocabularyId } from "./vision/content-ids.ts";
+import { type ImagePart, type ImageRows, stepImages } from "./vision/step-images.ts";
 
 export interface RunnerOptions {
   /** Tokens a step may hold at most; a longer input takes several steps. */
@@ -24,6 +28,8 @@ export interface RunnerOptions {
   readonly maxRewind?: number;
   /** The n-gram memory of a model that has one. */
   readonly engram?: EngramMemory | undefined;
+  /** The id of image tokens, where sequences may hold images. */
+  readonly imageTokenId?: number | undefined;
   readonly transformer?: TransformerOptions;
 }
 
@@ -44,6 +50,7 @@ export class ModelRunner {
   readonly cache: KvCache;
   readonly stepTokens: number;
   readonly engram: EngramMemory | undefined;
+  readonly #imageTokenId: number | undefined;
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
@@ -56,14 +63,15 @@ export class ModelRunner {
     this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
     this.engram = options.engram;
+    this.#imageTokenId = options.imageTokenId;
     if (config.architecture === "deepseek-v4.1" && config.engram !== undefined && this.engram === undefined)
       throw new DeviceError("The model has an n-gram memory, and the runner was given none", { code: "no-engram" });
-    const graph = recordTransformer(config, options.transformer);
+    const readsImages = options.imageTokenId !== undefined;
+    const graph = recordTransformer(config, { ...options.transformer, readsImages });
     const layouts = cacheLayouts(graph);
     const growing = layouts.filter(({ reach }) => reach === Number.POSITIVE_INFINITY);
     this.tokensPerScore = Math.min(4, ...growing.map(({ tokensPerRow }) => tokensPerRow));
-    const limits = stepLimits(layouts, this.#limits);
-    this.program = device.compile(graph, { limits, keep: options.keep ?? [] });
+    this.program = device.compile(graph, { limits: this.#stepLimits(layouts), keep: options.keep ?? [] });
     this.cache = new KvCache(this.program, options.maxRewind);
   }
 
@@ -134,14 +142,23 @@ export class ModelRunner {
 
   async #run(batch: readonly Append[], signal: AbortSignal | undefined): Promise<Float32Array[][]> {
     const parts = batch.map(
-      ({ sequence, tokenIds, outputs }): StepPart => ({ cache: sequence.cache, tokenIds, outputs }),
+      ({ sequence, tokenIds, outputs }): StepPart => ({
+        cache: sequence.cache,
+        tokenIds: this.#read(tokenIds),
+        outputs,
+      }),
     );
+    const images = this.#imageTokenId === undefined ? undefined : stepImages(imageParts(batch), this.config.hiddenSize);
     this.#makeRoom(parts);
     for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
     const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
     const ngrams = this.engram?.inputs(ngramParts(batch));
     this.engram?.prefetch(upcomingNgrams(batch));
-    const step = { sizes, inputs: { ...inputs, ...ngrams?.inputs }, late: ngrams?.late ?? {} };
+    const step = {
+      sizes: { ...sizes, ...images?.sizes },
+      inputs: { ...inputs, ...ngrams?.inputs, ...images?.inputs },
+      late: ngrams?.late ?? {},
+    };
     const outcome = await this.program.run(step, signal);
     if (outcome === "stopped") throw signal!.reason;
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
@@ -156,12 +173,25 @@ export class ModelRunner {
   }
 
   #checkTokens(tokenIds: readonly number[]): void {
-    const wrong = tokenIds.find((id) => !Number.isInteger(id) || id < 0 || id >= this.config.vocabSize);
+    const mayBeImage = this.#imageTokenId !== undefined;
+    const isKnown = (id: number) => (id >= 0 && id < this.config.vocabSize) || (mayBeImage && isContentId(id));
+    const wrong = tokenIds.find((id) => !Number.isInteger(id) || !isKnown(id));
     if (wrong === undefined) return;
     throw new RequestError(`The token id ${wrong} is not in the vocabulary`, {
       code: "token-id",
       hint: `Give whole numbers from 0 to ${this.config.vocabSize - 1}`,
     });
+  }
+
+  /** Tokens as the model reads them. */
+  #read(tokenIds: readonly number[]): readonly number[] {
+    const imageTokenId = this.#imageTokenId;
+    return imageTokenId === undefined ? tokenIds : tokenIds.map((id) => vocabularyId(id, imageTokenId));
+  }
+
+  #stepLimits(layouts: readonly CacheLayout[]): Sizes {
+    const limits = stepLimits(layouts, this.#limits);
+    return this.#imageTokenId === undefined ? limits : { ...limits, imageRows: this.#limits.tokens };
   }
 
   #makeRoom(parts: readonly StepPart[]): void {
@@ -176,8 +206,12 @@ export class ModelRunner {
       sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
       context: roomContext,
     };
-    this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
+    this.program.reserve(this.#stepLimits(cacheLayouts(this.program.graph)));
   }
+}
+
+function imageParts(batch: readonly Append[]): ImagePart[] {
+  return batch.map(({ sequence, tokenIds }) => ({ before: sequence.tokenIds, tokenIds, images: sequence.images }));
 }
 
 function ngramParts(batch: readonly Append[]): NgramPart[] {
@@ -196,10 +230,14 @@ function upcomingNgrams(batch: readonly Append[]): NgramPart[] {
 /** Tokens that any n-gram memory looks back at most. */
 const longestNgram = 8;
 
-/** A sequence of tokens and what the model remembers of it. */
+const noImages: ImageRows = new Map();
+
+/** A sequence of tokens and what the model remembers of it. The tokens of images have ids of their own (vision/content-ids.ts). */
 export class Sequence {
   readonly #runner: ModelRunner;
   readonly cache: SequenceCache;
+  /** The images whose tokens are still to be computed, or may have to be again. */
+  images: ImageRows = noImages;
   #tokenIds: number[];
 
   constructor(runner: ModelRunner, cache: SequenceCache, tokenIds: number[]) {
@@ -218,7 +256,14 @@ export class Sequence {
 
   /** A sequence with the same tokens that goes its own way; memory is shared until one of the two writes. */
   fork(): Sequence {
-    return new Sequence(this.#runner, this.cache.fork(), this.#tokenIds.slice());
+    const fork = new Sequence(this.#runner, this.cache.fork(), this.#tokenIds.slice());
+    fork.images = this.images;
+    return fork;
+  }
+
+  /** The tokens of all images are computed, and will not have to be again. */
+  forgetImages(): void {
+    this.images = noImages;
   }
 
   /**
@@ -266,6 +311,7 @@ export class Sequence {
 
   [Symbol.dispose](): void {
     this.cache.clear();
+    this.forgetImages();
     this.#tokenIds = [];
   }
 }

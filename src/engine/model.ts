@@ -2,7 +2,7 @@
  * A loaded model: weights on a device, a tokenizer and a prompt format. It answers single prompts, and makes sessions that
  * remember what was computed.
  */
-import { parseChatRequest } from "../chat/chat-request.ts";
+import { holdsImages, parseChatRequest } from "../chat/chat-request.ts";
 import type { DialectName } from "../chat/dialect.ts";
 import { encodePrompt, type Prompt } from "../chat/prompt.ts";
 import { renderFillInMiddle, renderPrompt } from "../chat/render-prompt.ts";
@@ -15,21 +15,38 @@ import type { EngramMemory } from "./engram/engram-memory.ts";
 import type { EncodedPrompt, GenerateOptions, GenerationEvent, GenerationResult } from "./generation.ts";
 import { ModelRunner } from "./model-runner.ts";
 import { Session } from "./session.ts";
+import type { ImageSource, ModelImages, PromptImage } from "./vision/model-images.ts";
+import { placeImages } from "./vision/place-images.ts";
+import type { ImageRows } from "./vision/step-images.ts";
 
 /**
  * What can be asked: a text that the model continues as it is (spelled special tokens count), token ids, a conversation as chat APIs carry it
- * (`{messages, tools?, thinking? ...}`), or a gap to fill.
+ * (`{messages, tools?, thinking? ...}`; images as parts
+ * `{type: "image_url", image_url: {url: "data:image/png;base64,..."}}`), or a gap to fill.
  */
 export type PromptInput =
   | string
   | readonly number[]
+  | PromptWithImages
   | { readonly messages: readonly unknown[]; readonly [option: string]: unknown }
   | { readonly prefix: string; readonly suffix: string };
+
+/** A text or token ids with an image token at each place of an image. */
+export interface PromptWithImages {
+  readonly prompt: string | readonly number[];
+  /** In the order of their places. */
+  readonly images: readonly ImageSource[];
+}
 
 /** What generation_config.json says where a request says nothing. */
 export type GenerationDefaults = Pick<GenerateOptions, "temperature" | "topP" | "topK" | "maxTokens"> & {
   readonly eosTokenIds: readonly number[];
 };
+
+/** A prompt whose tokens a sequence can take, with the rows of its images. */
+export interface PreparedPrompt extends EncodedPrompt {
+  readonly images: ImageRows;
+}
 
 export interface ModelParts {
   readonly name: string;
@@ -39,6 +56,8 @@ export interface ModelParts {
   readonly engram?: EngramMemory | undefined;
   /** Whether the device holds the weights of the drafter too. */
   readonly drafts?: boolean;
+  /** What reads images, where its weights are on the device too. */
+  readonly images?: ModelImages | undefined;
   /** Absent when the folder holds none: such a model works on token ids. */
   readonly tokenizer: Tokenizer | undefined;
   readonly dialect: DialectName;
@@ -66,6 +85,8 @@ export class Model implements Disposable {
   readonly runner: ModelRunner;
   /** DSpark, where the model has it and it was loaded; the runner then keeps the features that it reads. */
   readonly drafter: DsparkDrafter | undefined;
+  /** Images of prompts; undefined for a model that reads none. */
+  readonly images: ModelImages | undefined;
 
   constructor(parts: ModelParts) {
     this.name = parts.name;
@@ -77,9 +98,11 @@ export class Model implements Disposable {
     this.notes = parts.notes;
     this.device = parts.device;
     this.addsBeginOfSequence = parts.addsBeginOfSequence;
-    const { config, device, engram } = parts;
+    const { config, device, engram, images } = parts;
     const canDraft = parts.drafts === true && config.architecture === "deepseek-v4.1" && config.drafter !== undefined;
-    this.runner = new ModelRunner(config, device, { engram, transformer: { keepStreams: canDraft } });
+    this.images = images;
+    const imageTokenId = images?.config.imageTokenId;
+    this.runner = new ModelRunner(config, device, { engram, imageTokenId, transformer: { keepStreams: canDraft } });
     this.drafter = canDraft ? new DsparkDrafter(config, device) : undefined;
   }
 
@@ -112,20 +135,66 @@ export class Model implements Disposable {
     return renderPrompt(parseChatRequest(request), this.dialect);
   }
 
-  /** Token ids of any kind of prompt, and how its answer is read. */
+  /** Token ids of any kind of prompt, and how its answer is read. An image is one token: its place. */
   encodePrompt(input: PromptInput): EncodedPrompt {
-    if (typeof input === "string") {
-      // Raw is raw: special tokens may be spelled, and none is added unless the tokenizer's config says so.
-      const begin = this.addsBeginOfSequence ? [this.config.bosTokenId] : [];
-      return { tokenIds: [...begin, ...this.encode(input, { special: true })], parse: undefined };
-    }
-    if (isTokenIds(input)) return { tokenIds: input, parse: undefined };
+    const { tokenIds, parse } = this.#encode(input);
+    return { tokenIds, parse };
+  }
+
+  /**
+   * A prompt that is ready for a sequence: its images are decoded and computed, and their tokens have ids that name their content. Throws
+   * a MediaError for an image that cannot be read, a RequestError where the model reads none or the prompt does not fit the context.
+   */
+  async preparePrompt(
+    input: PromptInput,
+    { reserve = 1, ...options }: { reserve?: number; signal?: AbortSignal } = {},
+  ): Promise<PreparedPrompt> {
+    const { images, parse, ...encoded } = this.#encode(input);
+    const tokenIds = images.length === 0 ? encoded.tokenIds : await this.#place(encoded.tokenIds, images, options);
+    this.checkPrompt(tokenIds, reserve);
+    return { tokenIds, parse, images: (await this.images?.rowsOf(tokenIds)) ?? new Map() };
+  }
+
+  #encode(input: PromptInput): EncodedPrompt & { readonly images: readonly ImageSource[] } {
+    if (typeof input === "string" || isTokenIds(input))
+      return { tokenIds: this.#rawIds(input), parse: undefined, images: [] };
     if ("messages" in input) {
-      const prompt = this.render(input);
-      return { tokenIds: encodePrompt(prompt, this.tokenizer), parse: prompt.parse };
+      const request = parseChatRequest(input);
+      if (holdsImages(request)) this.#requireImages();
+      const { images, parse, ...prompt } = renderPrompt(request, this.dialect);
+      return { tokenIds: encodePrompt(prompt, this.tokenizer), parse, images };
     }
+    if ("images" in input) return { tokenIds: this.#rawIds(input.prompt), parse: undefined, images: input.images };
     const prompt = renderFillInMiddle(input.prefix, input.suffix);
-    return { tokenIds: encodePrompt(prompt, this.tokenizer), parse: undefined };
+    return { tokenIds: encodePrompt(prompt, this.tokenizer), parse: undefined, images: [] };
+  }
+
+  /** Raw is raw: special tokens may be spelled, and none is added unless the tokenizer's config says so. */
+  #rawIds(prompt: string | readonly number[]): readonly number[] {
+    if (typeof prompt !== "string") return prompt;
+    const begin = this.addsBeginOfSequence ? [this.config.bosTokenId] : [];
+    return [...begin, ...this.encode(prompt, { special: true })];
+  }
+
+  /** The prompt with the tokens of each image in its place. */
+  async #place(
+    tokenIds: readonly number[],
+    sources: readonly ImageSource[],
+    options: { signal?: AbortSignal },
+  ): Promise<readonly number[]> {
+    const reader = this.#requireImages();
+    const images: PromptImage[] = [];
+    for (const source of sources) images.push(await reader.prepare(source, options));
+    return placeImages(tokenIds, reader.config.imageTokenId, images);
+  }
+
+  #requireImages(): ModelImages {
+    if (this.images !== undefined) return this.images;
+    throw new RequestError("The prompt holds images, which this model does not read", {
+      code: "unsupported_image",
+      where: this.name,
+      hint: "Send text only, or load a model with a vision part",
+    });
   }
 
   /** A conversation or a text that grows; what was computed is used again. */
@@ -154,11 +223,12 @@ export class Model implements Disposable {
    * change no bit of them. Throws a RequestError for an empty sequence, one longer than the context, or a wrong id.
    */
   async logits(
-    tokenIds: readonly number[],
+    input: readonly number[] | PromptWithImages,
     options: { last?: boolean; chunk?: number; signal?: AbortSignal } = {},
   ): Promise<Float32Array[]> {
-    this.checkPrompt(tokenIds, 0);
+    const { tokenIds, images } = await this.preparePrompt(input, { reserve: 0 });
     using sequence = this.runner.createSequence();
+    sequence.images = images;
     const outputs = options.last ? 1 : tokenIds.length;
     return await this.runner.append(
       { sequence, tokenIds, outputs },
@@ -187,6 +257,7 @@ export class Model implements Disposable {
 
   [Symbol.dispose](): void {
     this.runner.engram?.[Symbol.dispose]();
+    this.images?.[Symbol.dispose]();
     this.device[Symbol.dispose]();
   }
 }

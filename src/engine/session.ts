@@ -34,8 +34,9 @@ export class Session implements Disposable {
     this.#isBusy = true;
     try {
       const { defaults, runner, config, contextLength } = this.#model;
-      const prompt = this.#model.encodePrompt(input);
-      this.#model.checkPrompt(prompt.tokenIds, 1);
+      const { signal } = options;
+      const prompt = await this.#model.preparePrompt(input, { ...(signal === undefined ? {} : { signal }) });
+      this.#sequence.images = prompt.images;
       const { eosTokenIds, ...sampling } = defaults;
       const chosen = { ...sampling, ...withoutUndefined(options) };
       const setting = {

@@ -4,9 +4,13 @@
  */
 import { MediaError } from "../errors.ts";
 
-/** Throws a MediaError: "data-url" for anything else, "image-bytes" for more than `maxBytes` bytes. */
+/** Throws a MediaError: "image-url" for an address, "data-url" for anything else, "image-bytes" for more than `maxBytes` bytes. */
 export function bytesOfDataUrl(url: string, maxBytes: number): Uint8Array {
-  if (!/^data:/i.test(url.slice(0, 5))) return bytesOfBase64(url, 0, maxBytes);
+  if (!/^data:/i.test(url.slice(0, 5))) {
+    const address = /^([a-z][a-z0-9+.-]*):/i.exec(url.slice(0, 32));
+    if (address !== null) throw notFetched(url);
+    return bytesOfBase64(url, 0, maxBytes);
+  }
   const comma = url.slice(0, 256).indexOf(",");
   if (comma < 0) throw malformed("it has no comma in its first 256 characters");
   if (!/;base64$/i.test(url.slice(5, comma))) throw malformed("it is not base64");
@@ -44,6 +48,13 @@ function digitOf(character: number, isPadding: boolean): number {
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const digits = Int32Array.from({ length: 128 }, (_, code) => alphabet.indexOf(String.fromCharCode(code)));
+
+function notFetched(url: string): MediaError {
+  return new MediaError(`Images are not fetched from addresses: ${JSON.stringify(url.slice(0, 80))}`, {
+    code: "image-url",
+    hint: "Send the image itself, as data:image/png;base64,...",
+  });
+}
 
 function malformed(why: string): MediaError {
   return new MediaError(`The image is no base64 data: URL: ${why}`, {

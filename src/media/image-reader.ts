@@ -60,7 +60,7 @@ export class ImageReader {
 
   /**
    * The pixels of a file, or of a base64 data: URL. Throws a MediaError: code "image-type", "image-empty", "image-truncated",
-   * "image-damaged", "image-bytes", "image-pixels", "image-shape", "image-time", "image-memory" or "data-url".
+   * "image-damaged", "image-bytes", "image-pixels", "image-shape", "image-time", "image-memory", "image-url" or "data-url".
    */
   async read(source: Uint8Array | string, { fit, signal }: ReadImageOptions = {}): Promise<DecodedImage> {
     const { maxBytes, memoryBytes } = this.#limits;

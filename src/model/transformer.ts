@@ -12,6 +12,7 @@ import { rmsNorm } from "../tensor/ops/rms-norm.ts";
 import { block } from "./block.ts";
 import type { ModelConfig, V4Config } from "./config.ts";
 import { collapseHead } from "./hyper-connections.ts";
+import { withImageRows } from "./image-rows.ts";
 import { type Step, stepInputs } from "./step.ts";
 import { recordV41Layers } from "./v41/layers.ts";
 
@@ -21,13 +22,16 @@ export interface TransformerOptions {
    * V4.1 (v41/layers.ts).
    */
   readonly keepStreams?: boolean;
+  /** Tokens may be parts of images: their rows are inputs (image-rows.ts). */
+  readonly readsImages?: boolean;
 }
 
 /** Records the graph: inputs as in step.ts and `outputRows` [outputs], output "logits" [outputs, vocabSize]. */
 export function recordTransformer(config: ModelConfig, options: TransformerOptions = {}): Graph {
   const g = new Graph();
   const step = stepInputs(g);
-  const embedded = embedding(g, config, step.tokenIds);
+  const words = embedding(g, config, step.tokenIds);
+  const embedded = options.readsImages ? withImageRows(g, config.hiddenSize, words) : words;
   const outputRows = g.input("outputRows", "i32", ["outputs"]);
   const keep = options.keepStreams ?? false;
   const collapsed =

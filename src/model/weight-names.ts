@@ -69,3 +69,8 @@ function translate(name: string): string {
   const known = layerNames.find(([from]) => rest!.startsWith(from));
   return prefix! + (known === undefined ? rest! : known[1] + rest!.slice(known[0].length));
 }
+
+/** Whether a tensor of this official name belongs to the vision part. */
+export function isVisionTensor(official: string): boolean {
+  return /^(vision\.|aligner\.|image_(start|newline|end)$)/.test(official);
+}

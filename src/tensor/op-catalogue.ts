@@ -22,6 +22,7 @@ import { imageSpan } from "./ops/image-span.ts";
 import { indexerScores } from "./ops/indexer-scores.ts";
 import { joinColumns } from "./ops/join-columns.ts";
 import { linear } from "./ops/linear.ts";
+import { placeRows } from "./ops/place-rows.ts";
 import { repeatStreams } from "./ops/repeat-streams.ts";
 import { rmsNorm } from "./ops/rms-norm.ts";
 import { rope } from "./ops/rope.ts";
@@ -57,6 +58,7 @@ export const opCatalogue: readonly AnyOp[] = [
   indexerScores,
   joinColumns,
   linear,
+  placeRows,
   repeatStreams,
   rmsNorm,
   rope,

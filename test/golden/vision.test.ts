@@ -3,6 +3,7 @@
  * (torch, float32): sizes, pixels, every stage of the tower, and the rows that go into the text.
  */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -10,14 +11,15 @@ import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
 import { folderFiles } from "../../src/engine/checkpoint-folder.ts";
 import { giveParameter } from "../../src/engine/give-parameter.ts";
-import { ImageEncoder, type PreparedImage } from "../../src/engine/image-encoder.ts";
 import { ProcessDevice } from "../../src/engine/process-device.ts";
-import { openVisionCheckpoint } from "../../src/engine/vision-checkpoint.ts";
+import { contentIds, imageName, imageSpans, vocabularyId } from "../../src/engine/vision/content-ids.ts";
+import { ImageEncoder, type PreparedImage } from "../../src/engine/vision/image-encoder.ts";
+import { placeImages } from "../../src/engine/vision/place-images.ts";
+import { openVisionCheckpoint } from "../../src/engine/vision/vision-checkpoint.ts";
 import { fitImage } from "../../src/media/fit-image.ts";
 import { recordImageEncoder } from "../../src/model/vision/image-encoder.ts";
 import { imageInputs, imageMarks, patchesOf } from "../../src/model/vision/image-inputs.ts";
 import { type ImagePlan, planImage, releasedImagePlan } from "../../src/model/vision/image-plan.ts";
-import { placeImages } from "../../src/model/vision/place-images.ts";
 import { bestBody, kernelBodiesHere } from "../kernel-devices.ts";
 
 interface Golden {
@@ -94,12 +96,20 @@ test("pixels are fitted and cut into patches as the reference does", () => {
 
 test("placeholders become as many tokens as the recorded prompt has for each image", () => {
   const recorded = [...stored("input_ids")];
-  const images = golden.images.map(({ start, types }) => ({ start, tokens: types.length }));
+  const images = golden.images.map(({ start, types }, i) => ({
+    start,
+    end: start + types.length,
+    tokenIds: contentIds(createHash("sha256").update(`image ${i}`).digest("hex"), types.length),
+  }));
   const short = recorded.filter((id, i) => id !== config.imageTokenId || images.some(({ start }) => start === i));
-  assert.equal(short.length, recorded.length - images.reduce((sum, { tokens }) => sum + tokens - 1, 0));
-  const { tokenIds, spans } = placeImages(short, config.imageTokenId, images);
-  assert.deepEqual(tokenIds, recorded);
-  assert.deepEqual(spans, images);
+  assert.equal(short.length, recorded.length - images.reduce((sum, { tokenIds }) => sum + tokenIds.length - 1, 0));
+  const tokenIds = placeImages(short, config.imageTokenId, images);
+  const ids = tokenIds.map((id) => vocabularyId(id, config.imageTokenId));
+  assert.deepEqual(ids, recorded);
+  assert.deepEqual(
+    imageSpans(tokenIds),
+    images.map(({ tokenIds: own, ...span }) => ({ name: imageName(own), ...span })),
+  );
   assert.throws(() => placeImages(short, config.imageTokenId, images.slice(1)), { code: "image-count" });
 });
 

@@ -28,6 +28,7 @@ describe("the public API", () => {
       "DeviceError",
       "FormatError",
       "FreeholdError",
+      "MediaError",
       "Model",
       "ModelError",
       "RequestError",

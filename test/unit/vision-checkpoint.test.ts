@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import type { ModelFiles } from "../../src/engine/checkpoint.ts";
 import { weightBytes } from "../../src/engine/memory-need.ts";
-import { openVisionCheckpoint } from "../../src/engine/vision-checkpoint.ts";
+import { openVisionCheckpoint } from "../../src/engine/vision/vision-checkpoint.ts";
 import { ModelError } from "../../src/errors.ts";
 import { MemorySource } from "../../src/format/byte-source.ts";
 import { parseVisionConfig } from "../../src/model/vision/config.ts";

@@ -36,6 +36,7 @@ export class KernelProgram implements Program {
   readonly #caches = new Map<string, Region>();
   readonly #inputs = new Map<string, Region>();
   readonly #constants = new Map<readonly number[], Region>();
+  readonly #onPause: (() => void) | undefined;
   #limits: Sizes;
   #plan!: MemoryPlan;
   #arena!: Region;
@@ -53,6 +54,7 @@ export class KernelProgram implements Program {
     for (const name of options.keep ?? []) this.#kept.set(name, found(graph.labels.get(name), "label", name));
     for (const name of graph.weights.keys()) weight(name);
     for (const cache of graph.caches.values()) this.#caches.set(cache.storage.name, this.#host.allocate(0));
+    this.#onPause = options.onPause;
     this.#limits = options.limits;
     this.#makeRoom();
   }
@@ -95,11 +97,16 @@ export class KernelProgram implements Program {
     { sizes }: StepValues,
     signal: AbortSignal | undefined,
   ): Promise<StepOutcome> {
-    if (begin === end) return "done";
     const { scratch, scratchBytes } = this.#work;
-    const commands = region.address + begin * commandBytes;
     const tokens = sizes.tokens ?? Number.POSITIVE_INFINITY; // images have patches instead, and many of them
-    return this.#host.run({ commands, count: end - begin, scratch: scratch.address, scratchBytes, tokens }, signal);
+    const count = this.#onPause === undefined ? end - begin : 1;
+    for (let first = begin; first < end; first += count) {
+      const commands = region.address + first * commandBytes;
+      const work = { commands, count, scratch: scratch.address, scratchBytes, tokens };
+      if ((await this.#host.run(work, signal)) === "stopped") return "stopped";
+      this.#onPause?.();
+    }
+    return "done";
   }
 
   read(name: string): Float32Array | Int32Array {

@@ -3,7 +3,15 @@ import type { AxialRopeAttributes } from "../../tensor/ops/axial-rope.ts";
 import { countElements } from "../../tensor/shape.ts";
 
 /** The order is that of the end of the table in kernels/body.c. */
-export const visionOpNames = ["axialRope", "fullAttention", "gatedHalves", "gelu", "gatherCells", "imageSpan"] as const;
+export const visionOpNames = [
+  "axialRope",
+  "fullAttention",
+  "gatedHalves",
+  "gelu",
+  "gatherCells",
+  "imageSpan",
+  "placeRows",
+] as const;
 export type VisionOpName = (typeof visionOpNames)[number];
 
 export function isVisionOp(name: string): name is VisionOpName {
@@ -40,6 +48,7 @@ export function visionSlotsOf(name: VisionOpName, node: VisionNode): number[] {
     case "gatherCells":
       return [...ins, out, shapes[1]![0]!, shape[1]!, shapes[1]![1]!];
     case "imageSpan":
+    case "placeRows":
       return [...ins, out, ...outShapes[0]!];
     default:
       return name satisfies never;

@@ -8,6 +8,7 @@ import { NgramDraft } from "../drafting/ngram-draft.ts";
 import type { Sequence } from "../model-runner.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import { TokenHistory } from "../sampling/token-history.ts";
+import { isContentId } from "../vision/content-ids.ts";
 import { AllowedStarts } from "./allowed-starts.ts";
 import type { EngineEvent, EngineRequest, EngineUsage, TokenLogprob } from "./engine-port.ts";
 import type { Pacer } from "./pacer.ts";
@@ -63,7 +64,7 @@ export class Answer {
     // The prompt's were told before the first token.
     this.wantsPromptLogprobs = request.promptLogprobs !== undefined && generated.length === 0;
     this.#sampler = new Sampler(sampling);
-    this.#history = new TokenHistory(tokenIds);
+    this.#history = new TokenHistory(tokenIds.filter((id) => !isContentId(id)));
     this.#allowed = new AllowedStarts(beginsWith ?? [[]]);
     this.#stopTokens = new Set(stopTokenIds);
     this.#ngram = setting.mostDrafted > 0 ? new NgramDraft(this.tokenIds) : undefined;
@@ -111,6 +112,7 @@ export class Answer {
   async take(rows: readonly Float32Array[], draft: readonly number[], pacer: Pacer, nowMs: number): Promise<void> {
     const sequence = this.sequence!;
     const known = sequence.length - draft.length;
+    if (known >= this.request.tokenIds.length) sequence.forgetImages();
     if (this.wantsPromptLogprobs && this.generatedTokens === 0) await this.#takePrompt(rows, known, pacer);
     if (known !== this.tokenIds.length || rows.length === 0) return;
     const accepted = await this.#sampleAll(rows.slice(-1 - draft.length), draft, pacer);

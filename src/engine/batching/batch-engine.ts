@@ -9,17 +9,19 @@ import { modelParameters } from "../../model/parameters.ts";
 import { sequenceBytes } from "../cache/sequence-bytes.ts";
 import { parameterCounts } from "../memory-need.ts";
 import type { Model } from "../model.ts";
-import type { Append } from "../model-runner.ts";
+import type { Append, Sequence } from "../model-runner.ts";
 import { Answer, type Finish } from "./answer.ts";
 import { checkRequest } from "./check-request.ts";
-import type {
-  EngineCounters,
-  EngineEvent,
-  EngineFailure,
-  EngineInfo,
-  EnginePort,
-  EngineRequest,
-  EngineStatus,
+import {
+  type EngineCounters,
+  EngineError,
+  type EngineEvent,
+  type EngineFailure,
+  type EngineInfo,
+  type EnginePort,
+  type EngineRequest,
+  type EngineStatus,
+  type RequestImage,
 } from "./engine-port.ts";
 import { Pacer } from "./pacer.ts";
 import { prefixBlocks } from "./prefix-blocks.ts";
@@ -38,6 +40,8 @@ export interface BatchEngineOptions {
   readonly maxRequests?: number;
   /** What loading took, for `info`. */
   readonly loadSeconds?: number;
+  /** Images of a request at most. Default 100. */
+  readonly maxImages?: number;
   /** Hears every line of the scheduler's trace. */
   readonly onTrace?: (line: string) => void;
 }
@@ -86,7 +90,7 @@ export class BatchEngine implements EnginePort {
   constructor(model: Model, cache: SequenceCachePort, options: BatchEngineOptions = {}) {
     this.#model = model;
     this.#cache = cache;
-    this.info = engineInfo(model, options.loadSeconds ?? 0);
+    this.info = engineInfo(model, options.loadSeconds ?? 0, options.maxImages ?? 100);
     this.#mostDrafted = options.drafting === "off" ? 0 : mostDrafted;
     this.#maxRequests = options.maxRequests ?? 10_000;
     const settings: SchedulerOptions = {
@@ -110,6 +114,16 @@ export class BatchEngine implements EnginePort {
     }
   }
 
+  async prepareImage(source: string): Promise<RequestImage> {
+    try {
+      if (this.#model.images === undefined)
+        throw new RequestError("The model reads no images", { code: "unsupported_image", hint: "Send text only" });
+      return { source, ...(await this.#model.images.prepare(source)) };
+    } catch (error) {
+      throw new EngineError(failureOf(error));
+    }
+  }
+
   cancel(id: string, keptTokens?: number): void {
     const answer = this.#byId.get(id);
     if (answer === undefined || answer.isCancelled) return;
@@ -123,7 +137,8 @@ export class BatchEngine implements EnginePort {
     return {
       state: this.#state,
       loaded: 1,
-      steps: this.#steps,
+      // A tower at work is progress too: it may be all that there is for a minute.
+      steps: this.#steps + (this.#model.images?.steps ?? 0),
       heartbeatMs: this.#heartbeatMs,
       running: this.#scheduler.running,
       waiting: this.#scheduler.waiting,
@@ -231,6 +246,7 @@ export class BatchEngine implements EnginePort {
   async #start(answer: Answer): Promise<void> {
     try {
       const sequence = await this.#cache.resume(answer.request.namespace, answer.resumableTokens);
+      await this.#giveImages(sequence, answer);
       if (!this.#bySerial.has(answer.serial)) {
         sequence[Symbol.dispose]();
         return;
@@ -242,6 +258,17 @@ export class BatchEngine implements EnginePort {
       this.#fail(answer, error);
     }
     this.#goOn();
+  }
+
+  /** The rows of the images that are still to be computed. The tower runs between the steps of the others. */
+  async #giveImages(sequence: Sequence, { request }: Answer): Promise<void> {
+    if (this.#model.images === undefined || request.images === undefined) return;
+    try {
+      sequence.images = await this.#model.images.rowsOf(request.tokenIds, sequence.length);
+    } catch (error) {
+      sequence[Symbol.dispose]();
+      throw error;
+    }
   }
 
   #remember(answer: Answer, isFinal: boolean): void {
@@ -422,8 +449,8 @@ function addUsage(totals: Totals, answer: Answer): void {
   totals.acceptedTokens += acceptedTokens;
 }
 
-function engineInfo(model: Model, loadSeconds: number): EngineInfo {
-  const { config, defaults, device } = model;
+function engineInfo(model: Model, loadSeconds: number, maxImages: number): EngineInfo {
+  const { config, defaults, device, images } = model;
   const { eosTokenIds, ...sampling } = defaults;
   return {
     name: model.name,
@@ -438,6 +465,9 @@ function engineInfo(model: Model, loadSeconds: number): EngineInfo {
     threads: device.threads,
     parameters: parameterCounts(modelParameters(config), config).total,
     loadSeconds,
+    ...(images === undefined
+      ? {}
+      : { images: { most: maxImages, maxBytes: images.maxBytes, tokenId: images.config.imageTokenId } }),
   };
 }
 
@@ -452,7 +482,7 @@ function failureOf(error: unknown): EngineFailure {
     return { code: "engine_error", message: `The engine failed: ${message}`, isRetryable: false };
   }
   const { code, message, hint } = error;
-  const isRetryable = code === "overloaded" || code === "draining" || code === "dead";
+  const isRetryable = code === "overloaded" || code === "draining" || code === "dead" || code === "image-lost";
   return { code, message, isRetryable, ...(hint === undefined ? {} : { hint }) };
 }
 

@@ -1,5 +1,6 @@
 /** What a request must keep to before the engine takes it, whoever sent it. */
 import { RequestError } from "../../errors.ts";
+import { isContentId } from "../vision/content-ids.ts";
 import type { EngineRequest } from "./engine-port.ts";
 import { mostTopLogprobs } from "./token-logprobs.ts";
 
@@ -14,7 +15,17 @@ export function checkRequest(request: EngineRequest, vocabSize: number, contextL
       "Shorten the prompt: one token at least must fit behind it",
       "context_length_exceeded",
     );
-  const lists = { tokenIds, generated, ...Object.fromEntries(beginsWith.map((ids, i) => [`beginsWith[${i}]`, ids])) };
+  const hasPromptLogprobs = promptLogprobs !== undefined;
+  if (hasPromptLogprobs && tokenIds.some(isContentId))
+    throw refuse("Tokens of images have no log probabilities", "promptLogprobs", "Leave them out", "request");
+  // Whether the images are still there is seen when the request starts.
+  const ofImages = new Set(request.images?.flatMap((image) => image.tokenIds));
+  const text = tokenIds.filter((id) => !(isContentId(id) && ofImages.has(id)));
+  const lists = {
+    tokenIds: text,
+    generated,
+    ...Object.fromEntries(beginsWith.map((ids, i) => [`beginsWith[${i}]`, ids])),
+  };
   for (const [name, ids] of Object.entries(lists)) {
     const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
     if (wrong !== undefined)

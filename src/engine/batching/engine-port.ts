@@ -2,6 +2,7 @@
  * What a gateway asks of an engine, wherever that runs: in this process, in a child, or a scripted one in tests. A request is
  * token ids in, token ids out; text, markers and stop strings are the gateway's. All of it is plain data that a pipe can carry.
  */
+import { FreeholdError } from "../../errors.ts";
 import type { SamplingOptions } from "../sampling/sampling-options.ts";
 
 export interface EnginePort {
@@ -18,6 +19,39 @@ export interface EnginePort {
   wake?(): void;
   /** What the engine told last. */
   readonly status: EngineStatus;
+  /**
+   * Decodes an image of a prompt, away from who asks, and gives the tokens that stand for it. Rejects with an EngineError for what
+   * cannot be read. Absent, or refused: the engine reads no images (`info.images`).
+   */
+  prepareImage?(source: string): Promise<RequestImage>;
+}
+
+/** What an engine makes of an image; one that reads none refuses it. */
+export async function prepareImage(engine: EnginePort | undefined, source: string): Promise<RequestImage> {
+  if (engine?.prepareImage !== undefined) return engine.prepareImage(source);
+  throw new EngineError({
+    code: "unsupported_image",
+    message: "The engine reads no images",
+    hint: "Send text only",
+    isRetryable: false,
+  });
+}
+
+/** An image that an engine has decoded. It forgets what nobody uses: then a request with it fails as "image-lost". */
+export interface RequestImage {
+  /** A base64 data: URL. Stays with who asks, to give it again to the next engine. */
+  readonly source: string;
+  readonly tokenIds: readonly number[];
+}
+
+/** Images as the model's files and the settings of the engine have them. */
+export interface ImageInfo {
+  /** Images of a request at most. */
+  readonly most: number;
+  /** Bytes of a file at most. */
+  readonly maxBytes: number;
+  /** The token that holds an image's place in a prompt. */
+  readonly tokenId: number;
 }
 
 /** What a gateway must know of the model that the engine runs. */
@@ -42,12 +76,16 @@ export interface EngineInfo {
   readonly threads: number;
   readonly parameters: number;
   readonly loadSeconds: number;
+  /** Undefined for a model that reads none. */
+  readonly images?: ImageInfo;
 }
 
 export interface EngineRequest {
   readonly id: string;
   /** The whole prompt. */
   readonly tokenIds: readonly number[];
+  /** The images whose tokens are in the prompt. */
+  readonly images?: readonly RequestImage[];
   /**
    * Tokens of the answer that an engine gave before it died: they are computed like a prompt and not sent again; sampling goes on
    * as if nothing had happened.
@@ -108,6 +146,17 @@ export interface EngineFailure {
   readonly message: string;
   readonly hint?: string;
   readonly isRetryable: boolean;
+}
+
+/** A failure as an exception. */
+export class EngineError extends FreeholdError {
+  readonly failure: EngineFailure;
+
+  constructor(failure: EngineFailure) {
+    const { code, message, hint } = failure;
+    super(message, { code, ...(hint === undefined ? {} : { hint }) });
+    this.failure = failure;
+  }
 }
 
 /** A snapshot that the engine sends at least once a second, and after each step that changes it much. */

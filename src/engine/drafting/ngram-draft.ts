@@ -12,7 +12,7 @@ const mostAgreement = 16;
 const mostIndexed = 131_072;
 /** Tokens that are indexed in one go: a long prompt is taken in over some steps. */
 const indexedAtOnce = 16_384;
-/** Vocabularies are smaller: a pair is one exact number. */
+/** Vocabularies are smaller: a pair is one exact number. Ids beyond are parts of images, which are no text that repeats. */
 const vocabularyBound = 2 ** 26;
 
 export class NgramDraft {
@@ -41,7 +41,11 @@ export class NgramDraft {
     const draft: number[] = [];
     const length = this.#tokenIds.length;
     // Beyond the end the draft goes on with itself: a text with a short period repeats.
-    for (let i = place + 1; draft.length < count; i++) draft.push(i < length ? this.#tokenIds[i]! : draft[i - length]!);
+    for (let i = place + 1; draft.length < count; i++) {
+      const next = i < length ? this.#tokenIds[i]! : draft[i - length]!;
+      if (next >= vocabularyBound) break;
+      draft.push(next);
+    }
     return draft;
   }
 
@@ -75,7 +79,9 @@ export class NgramDraft {
   #index(): void {
     const end = Math.min(this.#tokenIds.length, this.#indexed + indexedAtOnce);
     for (let i = this.#indexed; i < end; i++) {
-      const pair = i > this.#start ? this.#tokenIds[i - 1]! * vocabularyBound + this.#tokenIds[i]! : -1;
+      const [first, second] = [i > this.#start ? this.#tokenIds[i - 1]! : vocabularyBound, this.#tokenIds[i]!];
+      const isPair = first < vocabularyBound && second < vocabularyBound;
+      const pair = isPair ? first * vocabularyBound + second : -1;
       this.#before.push(pair < 0 ? -1 : (this.#newest.get(pair) ?? -1));
       if (pair >= 0) this.#newest.set(pair, i);
     }

@@ -7,6 +7,7 @@ import type { StoredMatrix } from "../../device/device.ts";
 import type { EngramConfig, V41Config } from "../../model/config.ts";
 import { engramInput } from "../../model/v41/engram.ts";
 import { deadId, EngramHash, engramConstants } from "../../model/v41/engram-hash.ts";
+import { isContentId } from "../vision/content-ids.ts";
 import { openRowTable, type RowCounters, type RowTable } from "./row-table.ts";
 
 /** New tokens of a sequence, and all that are before them. */
@@ -140,6 +141,8 @@ export class EngramMemory implements Disposable {
 
   /** Ids that the tokenizer does not have occur in no text: they count as padding. */
   #compressed(id: number): number {
-    return id === this.#imageTokenId ? deadId : (this.#tokenMap[id] ?? this.#tokenMap[this.#config.padTokenId]!);
+    return id === this.#imageTokenId || isContentId(id)
+      ? deadId
+      : (this.#tokenMap[id] ?? this.#tokenMap[this.#config.padTokenId]!);
   }
 }

@@ -2,6 +2,7 @@
 import { renderPrompt } from "../../chat/render-prompt.ts";
 import { RequestError } from "../../errors.ts";
 import { encodeChat } from "../generation/encode-chat.ts";
+import { readableIds } from "../generation/prompt-images.ts";
 import type { Call, Route, Services } from "../route.ts";
 import type { ApiContext } from "./api-context.ts";
 import { readChatBody } from "./chat/read-chat-body.ts";
@@ -25,10 +26,10 @@ export function tokenRoutes({ thinking }: ApiContext): Route[] {
   ];
 }
 
-function tokenize(call: Call, services: Services, thinks: boolean): void {
+async function tokenize(call: Call, services: Services, thinks: boolean): Promise<void> {
   const { value: body } = readBody(tokenizeRequest, call.body);
   const { tokenizer } = services;
-  const ids = body.messages === undefined ? textTokens(body, services) : chatTokens(call, services, thinks);
+  const ids = body.messages === undefined ? textTokens(body, services) : await chatTokens(call, services, thinks);
   const answer: TokenizeAnswer = {
     tokens: body.with_pieces ? ids.map((id) => ({ id, piece: pieceOf(id, services) })) : [...ids],
     count: ids.length,
@@ -53,13 +54,14 @@ function textTokens(body: ReturnType<(typeof tokenizeRequest)["parse"]>, service
   return begins ? [info.bosTokenId, ...ids] : ids;
 }
 
-function chatTokens(call: Call, services: Services, thinks: boolean): readonly number[] {
-  return encodeChat(readChatBody(readBody(chatRequest, call.body), thinks).chat, services).tokenIds;
+async function chatTokens(call: Call, services: Services, thinks: boolean): Promise<readonly number[]> {
+  const { tokenIds } = await encodeChat(readChatBody(readBody(chatRequest, call.body), thinks).chat, services);
+  return readableIds(tokenIds, services.requireInfo());
 }
 
 /** How long the prompt of a conversation is: POST /v1/chat/completions/input_tokens. */
-function countChatTokens(call: Call, services: Services, thinks: boolean): void {
-  call.json(200, { input_tokens: chatTokens(call, services, thinks).length });
+async function countChatTokens(call: Call, services: Services, thinks: boolean): Promise<void> {
+  call.json(200, { input_tokens: (await chatTokens(call, services, thinks)).length });
 }
 
 /** The text of a token, or its bytes where they are no text. */

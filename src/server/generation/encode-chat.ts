@@ -6,11 +6,14 @@ import type { ParseOptions } from "../../chat/output-parser.ts";
 import { encodePrompt, type PromptPart } from "../../chat/prompt.ts";
 import { openedCalls, renderPrompt } from "../../chat/render-prompt.ts";
 import { fullToolName } from "../../chat/tool-block.ts";
-import { RequestError } from "../../errors.ts";
+import type { RequestImage } from "../../engine/batching/engine-port.ts";
 import type { Services } from "../route.ts";
+import { checkImages, placePromptImages } from "./prompt-images.ts";
 
 export interface EncodedPrompt {
   readonly tokenIds: readonly number[];
+  /** Those whose tokens are in the prompt. */
+  readonly images: readonly RequestImage[];
   /** Undefined for text that has no structure. */
   readonly parse: ParseOptions | undefined;
   readonly toolNames: ReadonlySet<string>;
@@ -18,20 +21,16 @@ export interface EncodedPrompt {
   readonly beginsWith: readonly (readonly number[])[] | undefined;
 }
 
-/** Throws a RequestError for what the prompt format or the tokenizer cannot hold. */
-export function encodeChat(request: ChatRequest, { tokenizer, dialect }: Services): EncodedPrompt {
+/** Throws a RequestError for what the prompt format or the tokenizer cannot hold, an HttpError for images that cannot be read. */
+export async function encodeChat(request: ChatRequest, services: Services): Promise<EncodedPrompt> {
+  const { tokenizer, dialect } = services;
+  checkImages(request, services.requireInfo());
   const prompt = renderPrompt(request, dialect);
-  if (prompt.images.length > 0) {
-    throw new RequestError("The request holds images, which this server cannot read yet", {
-      code: "unsupported_image",
-      where: "messages",
-      hint: "Send text only",
-    });
-  }
+  const placed = await placePromptImages(encodePrompt(prompt, tokenizer), prompt.images, services);
   const format = dialects[request.version ?? dialect];
   const names = toolsInForce(request).map((tool) => fullToolName(tool, format));
   return {
-    tokenIds: encodePrompt(prompt, tokenizer),
+    ...placed,
     parse: prompt.parse,
     toolNames: new Set(names),
     opened: prompt.parse.inToolCalls ? openedCalls(format) : [],

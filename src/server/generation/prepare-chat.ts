@@ -39,7 +39,7 @@ export async function prepareChat(
   const info = services.requireInfo();
   refuseLocalFiles(given);
   const request = await restoreHistory(withoutBillingHeaders(given), memory, call.namespace);
-  const encoded = encodeChat(request, services);
+  const encoded = await encodeChat(request, services);
   const resolved = resolveSampling(
     {
       thinking: request.thinking,
@@ -51,9 +51,10 @@ export async function prepareChat(
     },
     services.dialect,
   );
-  const { tokenIds, parse, toolNames, opened, beginsWith } = encoded;
+  const { tokenIds, images, parse, toolNames, opened, beginsWith } = encoded;
   const job = {
     tokenIds,
+    images,
     plan: {
       parse,
       stop: [],

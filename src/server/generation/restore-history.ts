@@ -49,7 +49,7 @@ function callKey(id: string): string {
 function turnKey(callId: string | undefined, before: ChatMessage | undefined, content: Content | undefined): string {
   if (callId !== undefined) return callKey(callId);
   const texts = [joined(before?.content ?? []), joined(content ?? [])];
-  return `turn:${createHash("sha256").update(JSON.stringify(texts)).digest("base64url")}`;
+  return `turn:${digest(JSON.stringify(texts))}`;
 }
 
 function restoreTurn(message: AssistantMessage, turn: RememberedTurn): AssistantMessage {
@@ -97,6 +97,11 @@ function canonical(value: Json): string {
   return JSON.stringify(value);
 }
 
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("base64url");
+}
+
+/** What a content says, to be compared with others: the same words about another image are something else. */
 function joined(content: Content): string {
-  return content.map((part) => (part.type === "text" ? part.text : "[image]")).join("\n\n");
+  return content.map((part) => (part.type === "text" ? part.text : `[image ${digest(part.url)}]`)).join("\n\n");
 }

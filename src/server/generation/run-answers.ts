@@ -7,6 +7,7 @@ import type {
   EngineFailure,
   EngineRequest,
   EngineUsage,
+  RequestImage,
   TokenLogprob,
 } from "../../engine/batching/engine-port.ts";
 import type { SamplingOptions } from "../../engine/sampling/sampling-options.ts";
@@ -17,6 +18,7 @@ import { type AnswerDelta, type AnswerPlan, AnswerReader, type AnswerResult } fr
 
 export interface AnswerJob {
   readonly tokenIds: readonly number[];
+  readonly images?: readonly RequestImage[];
   readonly plan: AnswerPlan;
   readonly sampling: SamplingOptions & { readonly seed: number };
   readonly maxTokens: number;
@@ -130,10 +132,21 @@ class Run {
   }
 
   #request(id: string): EngineRequest {
-    const { tokenIds, sampling, maxTokens, plan, logprobs, logprobsOf, promptLogprobs, beginsWith } = this.job;
+    const {
+      tokenIds,
+      images = [],
+      sampling,
+      maxTokens,
+      plan,
+      logprobs,
+      logprobsOf,
+      promptLogprobs,
+      beginsWith,
+    } = this.job;
     return {
       id,
       tokenIds,
+      ...(images.length === 0 ? {} : { images }),
       generated: [],
       sampling,
       maxTokens,

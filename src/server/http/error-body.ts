@@ -3,7 +3,7 @@
  * `code`, Anthropic's `type`, and the words with which both say that a prompt is too long (clients then compact and try again).
  * What we did not throw on purpose says nothing of its inside.
  */
-import { FormatError, FreeholdError, RequestError, UsageError } from "../../errors.ts";
+import { FormatError, FreeholdError, MediaError, RequestError, UsageError } from "../../errors.ts";
 import { HttpError } from "../http-error.ts";
 import type { ErrorDialect } from "../route.ts";
 
@@ -53,7 +53,8 @@ function describe(error: unknown): Description {
 }
 
 function statusOf(error: FreeholdError): number {
-  return error instanceof RequestError || error instanceof FormatError || error instanceof UsageError ? 400 : 500;
+  const refused = [RequestError, FormatError, UsageError, MediaError];
+  return refused.some((kind) => error instanceof kind) ? 400 : 500;
 }
 
 function bodyOf(description: Description, dialect: ErrorDialect, requestId: string): unknown {

@@ -3,13 +3,15 @@
  * end when the call ends or a time limit passes; times and tokens are measured on the way. A route cannot leave a request running
  * behind a client that went away.
  */
-import type {
-  EngineEvent,
-  EngineInfo,
-  EnginePort,
-  EngineRequest,
-  EngineStatus,
-  EngineUsage,
+import {
+  type EngineEvent,
+  type EngineInfo,
+  type EnginePort,
+  type EngineRequest,
+  type EngineStatus,
+  type EngineUsage,
+  prepareImage,
+  type RequestImage,
 } from "../../engine/batching/engine-port.ts";
 
 export interface TimeLimits {
@@ -53,6 +55,10 @@ export class CallEngine implements EnginePort {
 
   get status(): EngineStatus {
     return this.#parts.engine.status;
+  }
+
+  prepareImage(source: string): Promise<RequestImage> {
+    return prepareImage(this.#parts.engine, source);
   }
 
   submit(request: EngineRequest, listener: (event: EngineEvent) => void): void {

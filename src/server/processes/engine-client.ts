@@ -4,16 +4,19 @@
  * and the position. Which request killed an engine is found out by who was running and got no token in its last life (`strikes`).
  */
 import { connect, type Socket } from "node:net";
-import type {
-  EngineEvent,
-  EngineFailure,
-  EngineInfo,
-  EnginePort,
-  EngineRequest,
-  EngineStatus,
+import {
+  EngineError,
+  type EngineEvent,
+  type EngineFailure,
+  type EngineInfo,
+  type EnginePort,
+  type EngineRequest,
+  type EngineStatus,
+  type RequestImage,
 } from "../../engine/batching/engine-port.ts";
 import { emptyStatus, type FromEngine, type ToEngine } from "./engine-messages.ts";
 import { FrameChannel } from "./frames.ts";
+import { ImageCourier } from "./image-courier.ts";
 import { RunningRequest } from "./running-request.ts";
 
 export interface RevivalLimits {
@@ -28,6 +31,7 @@ export class EngineClient implements EnginePort {
   readonly #path: string;
   readonly #limits: RevivalLimits;
   readonly #requests = new Map<string, RunningRequest>();
+  readonly #images = new ImageCourier();
   #info: EngineInfo | undefined;
   #status = emptyStatus("loading");
   #losses = 0;
@@ -67,6 +71,11 @@ export class EngineClient implements EnginePort {
     if (this.#isReady) this.#send(running);
   }
 
+  /** Rejects with an EngineError for an image that cannot be read. */
+  prepareImage(source: string): Promise<RequestImage> {
+    return this.#images.prepare(source);
+  }
+
   cancel(id: string, keptTokens?: number): void {
     const request = this.#requests.get(id);
     if (request === undefined) return;
@@ -84,6 +93,8 @@ export class EngineClient implements EnginePort {
     clearTimeout(this.#retry);
     clearTimeout(this.#patience);
     this.#socket?.destroy();
+    this.#images.disconnect();
+    this.#images.giveUp();
     this.#failAll({ code: "stopping", message: "The server stops", isRetryable: true });
   }
 
@@ -107,6 +118,7 @@ export class EngineClient implements EnginePort {
       case "info":
         this.#info = message.info;
         this.#isReady = true;
+        this.#images.connect(this.#channel!);
         clearTimeout(this.#patience);
         this.#patience = undefined;
         this.#resubmit();
@@ -117,6 +129,9 @@ export class EngineClient implements EnginePort {
       case "event":
         this.#deliver(message.id, message.event);
         return;
+      case "image":
+        this.#images.hear(message);
+        return;
       default:
         message satisfies never;
     }
@@ -125,6 +140,10 @@ export class EngineClient implements EnginePort {
   #deliver(id: string, event: EngineEvent): void {
     const request = this.#requests.get(id);
     if (request === undefined) return;
+    if (event.type === "error" && event.error.code === "image-lost" && request.mayAskAgain()) {
+      this.#sendWithImages(request);
+      return;
+    }
     if (event.type === "end" || event.type === "error") this.#finish(request, () => request.hear(event));
     else request.hear(event);
     if (request === this.#onTrial && request.hasProgressed) this.#acquit();
@@ -143,7 +162,24 @@ export class EngineClient implements EnginePort {
       this.#finish(request, () => request.end(finish));
       return;
     }
-    this.#channel!.send({ type: "submit", request: request.submission() });
+    if (this.#images.hasCarried(request.images)) this.#channel!.send({ type: "submit", request: request.submission() });
+    else this.#sendWithImages(request);
+  }
+
+  /** The engine of now does not have the request's images, or not any more. */
+  #sendWithImages(request: RunningRequest): void {
+    const channel = this.#channel;
+    this.#images.carryAgain(request.images).then(
+      () => {
+        const isWanted = this.#channel === channel && this.#requests.get(request.id) === request;
+        if (isWanted) channel!.send({ type: "submit", request: request.submission() });
+      },
+      (error) => {
+        if (!(error instanceof EngineError)) throw error;
+        // Of an engine that died the next one hears.
+        if (this.#channel === channel && this.#isReady) this.#fail(request, error.failure);
+      },
+    );
   }
 
   #resubmit(): void {
@@ -168,6 +204,7 @@ export class EngineClient implements EnginePort {
     const hadEngine = this.#channel !== undefined;
     this.#channel = undefined;
     this.#isReady = false;
+    this.#images.disconnect();
     this.#retry = setTimeout(() => this.#connect(), this.#limits.reconnectMs);
     this.#patience ??= setTimeout(() => this.#giveUp(), this.#limits.patienceMs).unref();
     if (!hadEngine) return;
@@ -186,6 +223,7 @@ export class EngineClient implements EnginePort {
 
   #giveUp(): void {
     this.#patience = undefined;
+    this.#images.giveUp();
     this.#failAll(died);
   }
 

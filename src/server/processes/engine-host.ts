@@ -3,7 +3,7 @@
  * after another: requests of one that is gone are ended.
  */
 import { createServer, type Server, type Socket } from "node:net";
-import type { EngineStatus } from "../../engine/batching/engine-port.ts";
+import { EngineError, type EngineStatus, prepareImage } from "../../engine/batching/engine-port.ts";
 import { emptyStatus, type FromEngine, type HostedEngine, isPlain, type ToEngine } from "./engine-messages.ts";
 import { FrameChannel } from "./frames.ts";
 
@@ -106,6 +106,9 @@ class GatewayConnection {
       case "wake":
         this.#engine?.wake?.();
         return;
+      case "image":
+        void this.#prepareImage(message.id, message.source);
+        return;
       default:
         message satisfies never;
     }
@@ -117,6 +120,16 @@ class GatewayConnection {
       if (event.type === "end" || event.type === "error") this.#running.delete(id);
       this.tell({ type: "event", id, event });
     });
+  }
+
+  async #prepareImage(id: number, source: string): Promise<void> {
+    try {
+      const { tokenIds } = await prepareImage(this.#engine, source);
+      this.tell({ type: "image", id, result: { tokenIds } });
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error;
+      this.tell({ type: "image", id, result: { failure: error.failure } });
+    }
   }
 
   #cancelAll(): void {

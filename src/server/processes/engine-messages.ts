@@ -1,6 +1,7 @@
 /** What gateway and engine say to each other, and what the supervisor says to both. */
 import {
   type EngineEvent,
+  type EngineFailure,
   type EngineInfo,
   type EnginePort,
   type EngineRequest,
@@ -11,13 +12,19 @@ import {
 export type ToEngine =
   | { readonly type: "submit"; readonly request: EngineRequest }
   | { readonly type: "cancel"; readonly id: string; readonly keptTokens?: number }
-  | { readonly type: "wake" };
+  | { readonly type: "wake" }
+  /** Answered with "image"; one at a time. */
+  | { readonly type: "image"; readonly id: number; readonly source: string };
 
 export type FromEngine =
   /** Sent once the model is loaded, or at once to a gateway that comes later. */
   | { readonly type: "info"; readonly info: EngineInfo }
   | { readonly type: "status"; readonly status: EngineStatus }
-  | { readonly type: "event"; readonly id: string; readonly event: EngineEvent };
+  | { readonly type: "event"; readonly id: string; readonly event: EngineEvent }
+  | { readonly type: "image"; readonly id: number; readonly result: PreparedImage };
+
+/** The tokens of an image, or why it cannot be read. */
+export type PreparedImage = { readonly tokenIds: readonly number[] } | { readonly failure: EngineFailure };
 
 /** Infinite log probabilities are not in JSON. */
 export function isPlain(message: FromEngine): boolean {

@@ -1,7 +1,13 @@
 /** The engine of every day: a model, its prefix cache in memory and on disk, and the batch engine over both. */
 import { basename, join } from "node:path";
 import { BatchEngine, type BatchEngineOptions } from "../../engine/batching/batch-engine.ts";
-import type { EngineEvent, EngineInfo, EngineRequest, EngineStatus } from "../../engine/batching/engine-port.ts";
+import type {
+  EngineEvent,
+  EngineInfo,
+  EngineRequest,
+  EngineStatus,
+  RequestImage,
+} from "../../engine/batching/engine-port.ts";
 import { PrefixCache } from "../../engine/cache/prefix-cache.ts";
 import { embeddedModel, type LoadOptions, loadModel } from "../../engine/load-model.ts";
 import type { Model } from "../../engine/model.ts";
@@ -27,6 +33,12 @@ export interface ModelEngineOptions
   readonly cacheMemoryBytes?: number;
   readonly maxRunning?: number;
   readonly drafting?: "off" | "ngram";
+  /** Load what reads images, where the model has it. */
+  readonly images?: boolean;
+  /** Images of a request, bytes of a file and pixels of an image at most. */
+  readonly maxImages?: number;
+  readonly maxImageBytes?: number;
+  readonly maxImagePixels?: number;
 }
 
 const defaultDiskBytes = 8e9;
@@ -41,6 +53,8 @@ export async function startEngine(
   const started = performance.now();
   const model = await loadModel(reference, {
     ...loadOptions(options),
+    images: options.images ?? true,
+    imageLimits: withoutUndefined({ maxBytes: options.maxImageBytes, maxPixels: options.maxImagePixels }),
     onProgress: (done, total) => onProgress(done / total),
   });
   const memory = cacheMemory(options.cacheMemoryBytes);
@@ -70,6 +84,10 @@ class ModelEngine implements HostedEngine {
 
   cancel(id: string, keptTokens?: number): void {
     this.#engine.cancel(id, keptTokens);
+  }
+
+  prepareImage(source: string): Promise<RequestImage> {
+    return this.#engine.prepareImage(source);
   }
 
   get status(): EngineStatus {
@@ -110,8 +128,12 @@ function loadOptions({
   return withoutUndefined({ device, threads, activations, instructions, contextLength, engramCacheBytes });
 }
 
-function batchOptions({ maxRunning, drafting }: ModelEngineOptions, { runningBytes }: CacheMemory): BatchEngineOptions {
+function batchOptions(
+  { maxRunning, drafting, maxImages }: ModelEngineOptions,
+  { runningBytes }: CacheMemory,
+): BatchEngineOptions {
   return {
+    ...(maxImages === undefined ? {} : { maxImages }),
     ...(drafting === undefined ? {} : { drafting }),
     scheduling: { cacheBytes: runningBytes, ...(maxRunning === undefined ? {} : { maxRunning }) },
   };

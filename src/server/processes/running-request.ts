@@ -1,5 +1,5 @@
 /** A request on its way through one engine or several: what it has got, and how often an engine died under it. */
-import type { EngineEvent, EngineRequest } from "../../engine/batching/engine-port.ts";
+import type { EngineEvent, EngineRequest, RequestImage } from "../../engine/batching/engine-port.ts";
 
 export class RunningRequest {
   readonly #request: EngineRequest;
@@ -10,6 +10,7 @@ export class RunningRequest {
   /** Engines that it was submitted to. */
   #lives = 0;
   #isSent = false;
+  #lostImages = 0;
   #hasProgressed = false;
   /** What a listener has heard once it does not hear again from the next engine. */
   readonly #heard = new Set<EngineEvent["type"]>();
@@ -22,6 +23,10 @@ export class RunningRequest {
 
   get id(): string {
     return this.#request.id;
+  }
+
+  get images(): readonly RequestImage[] {
+    return this.#request.images ?? [];
   }
 
   get isSent(): boolean {
@@ -43,10 +48,20 @@ export class RunningRequest {
     return this.#strikes >= 3;
   }
 
+  /** An engine forgot its images while it waited: it is asked once more, twice at most, with the images just before. */
+  mayAskAgain(): boolean {
+    if (this.images.length === 0 || this.#lostImages >= 2) return false;
+    this.#lostImages++;
+    this.#isSent = false;
+    return true;
+  }
+
   submission(): EngineRequest {
     this.#isSent = true;
     this.#lives++;
-    return { ...this.#request, generated: this.#generated };
+    // The engine has its images already: their bytes do not travel with each request.
+    const images = this.#request.images?.map(({ tokenIds }) => ({ source: "", tokenIds }));
+    return { ...this.#request, generated: this.#generated, ...(images === undefined ? {} : { images }) };
   }
 
   /** The end was computed, but not told, before the engine died. */

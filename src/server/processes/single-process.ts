@@ -2,12 +2,14 @@
  * Gateway and engine in the caller's process: for small machines and for programs that serve beside other work. The same code
  * without the pipe; what a crash of native code would cost is everything.
  */
-import type {
-  EngineEvent,
-  EngineInfo,
-  EnginePort,
-  EngineRequest,
-  EngineStatus,
+import {
+  type EngineEvent,
+  type EngineInfo,
+  type EnginePort,
+  type EngineRequest,
+  type EngineStatus,
+  prepareImage,
+  type RequestImage,
 } from "../../engine/batching/engine-port.ts";
 import type { ServeConfig } from "../serve-config.ts";
 import { emptyStatus, type HostedEngine } from "./engine-messages.ts";
@@ -100,6 +102,10 @@ class LoadingEngine implements EnginePort {
 
   wake(): void {
     this.#engine?.wake?.();
+  }
+
+  prepareImage(source: string): Promise<RequestImage> {
+    return prepareImage(this.#engine, source);
   }
 
   async close(): Promise<void> {

@@ -194,15 +194,31 @@ describe("messages", () => {
     assert.doesNotMatch(prompts[0]!, /x-anthropic/);
   });
 
-  test("images become words in V4, results of tools may be blocks, and failed ones say so", async () => {
+  test("a model that reads no images refuses them wherever they stand", async () => {
     const engine = new ScriptedEngine(["ok"]);
     await using server = await startRouteServer(engine);
     const image = { type: "image", source: { type: "base64", media_type: "image/png", data: "" } };
+    const call = { role: "assistant", content: [{ type: "tool_use", id: "t1", name: "get_weather", input: {} }] };
+    const result = { role: "user", content: [{ type: "tool_result", tool_use_id: "t1", content: [image] }] };
+    for (const messages of [[{ role: "user", content: [image] }], [...hello.messages, call, result]]) {
+      const { status, body } = await post(server, "/v1/messages", { ...hello, tools: [tool], messages });
+      assert.equal(status, 400);
+      assert.match(
+        (body as { error: { message: string } }).error.message,
+        /holds images, which this model does not read/,
+      );
+    }
+    assert.equal(engine.requests.length, 0);
+  });
+
+  test("results of tools may be blocks, and failed ones say so", async () => {
+    const engine = new ScriptedEngine(["ok"]);
+    await using server = await startRouteServer(engine);
     const { status } = await post(server, "/v1/messages", {
       ...hello,
       tools: [tool],
       messages: [
-        { role: "user", content: [image, { type: "text", text: "See" }] },
+        { role: "user", content: [{ type: "text", text: "See" }] },
         { role: "assistant", content: [{ type: "tool_use", id: "t1", name: "get_weather", input: {} }] },
         {
           role: "user",
@@ -214,7 +230,6 @@ describe("messages", () => {
     });
     assert.equal(status, 200);
     const prompt = tokenizer.decode(engine.requests[0]!.tokenIds);
-    assert.match(prompt, /\[Unsupported Image\]/);
     assert.match(prompt, /<tool_result>Error:\n\nno route<\/tool_result>/);
   });
 

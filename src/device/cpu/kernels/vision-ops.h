@@ -1,4 +1,4 @@
-/* The ops of the vision tower: rotation in two dimensions and what joins patches into cells (attention without a mask is in attention-ops.h). */
+/* The ops of images: rotation in two dimensions, what joins patches into cells, and rows into a text (attention without a mask is in attention-ops.h). */
 #pragma once
 #include "vector-ops.h"
 
@@ -77,5 +77,17 @@ void op_image_span(const Command* c, Worker* w) {
     const float* from = entry < 0 ? at(c, 3 - (int)entry) : (const float*)at(c, 3) + entry * width;
     float* y = (float*)at(c, 8) + row * width;
     for (i64 i = 0; i < width; i++) y[i] = from[i];
+  }
+}
+
+/* 3 x, 4 rows, 5 row of each token or -1, 6 y, 7 tokens, 8 width; y may be x */
+void op_place_rows(const Command* c, Worker* w) {
+  const i32* row_of = at(c, 5);
+  const i64 width = whole(c, 8);
+  for (i64 t; (t = next_unit(w, whole(c, 7))) >= 0;) {
+    const float* from = row_of[t] < 0 ? (const float*)at(c, 3) + t * width : (const float*)at(c, 4) + row_of[t] * width;
+    float* y = (float*)at(c, 6) + t * width;
+    if (y != from)
+      for (i64 i = 0; i < width; i++) y[i] = from[i];
   }
 }

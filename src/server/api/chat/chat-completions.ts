@@ -2,6 +2,7 @@
 import type { ChatRequest } from "../../../chat/chat-request.ts";
 import type { AnswerResult } from "../../generation/answer-reader.ts";
 import { type PreparedChat, prepareChat } from "../../generation/prepare-chat.ts";
+import { readableIds } from "../../generation/prompt-images.ts";
 import { rememberTurn } from "../../generation/restore-history.ts";
 import { runAnswers } from "../../generation/run-answers.ts";
 import type { Call, Route, Services } from "../../route.ts";
@@ -70,7 +71,9 @@ async function completeChat(
       keep(request, result);
     },
   });
-  const prompt = verbose ? { __verbose: { prompt: services.tokenizer.decode(jobs[0]!.tokenIds) } } : {};
+  const prompt = verbose
+    ? { __verbose: { prompt: services.tokenizer.decode(readableIds(jobs[0]!.tokenIds, services.requireInfo())) } }
+    : {};
   call.json(200, { ...encoder.whole(results, tokens, usage), ...prompt });
 }
 

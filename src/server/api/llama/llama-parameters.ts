@@ -21,7 +21,7 @@ export const llamaParameters = {
   json_schema: { refused: "Answers that follow a schema are not offered yet" },
   n_indent: { refused: "Leave it out", unless: ["0"] },
   lora: { refused: "This server has no adapters", unless: ["[]"] },
-  image_data: { refused: "This model reads text", unless: ["[]"] },
+  image_data: { refused: "Images are read by /v1/chat/completions", unless: ["[]"] },
   mirostat: { refused: ownSampler, unless: ["0"] },
   typical_p: { refused: ownSampler, unless: ["1"] },
   top_n_sigma: { refused: ownSampler, unless: ["-1", "0"] },

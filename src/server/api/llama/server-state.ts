@@ -43,7 +43,7 @@ function tellProps(call: Call, services: Services, llama: LlamaOptions): void {
     total_slots: llama.slots,
     model_alias: info.name,
     model_path: llama.modelPath ?? info.name,
-    modalities: { vision: false, audio: false },
+    modalities: { vision: info.images !== undefined, audio: false },
     chat_template: `freehold ${dialect}: prompts are encoded message by message, not by a template`,
     bos_token: tokenizer.decode([info.bosTokenId]),
     eos_token: eos === undefined ? "" : tokenizer.decode([eos]),

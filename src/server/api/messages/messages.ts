@@ -28,7 +28,7 @@ export function messagesRoutes(context: ApiContext): Route[] {
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
   const { chat } = readMessagesBody(readBody(messagesRequest, call.body));
   const request = await restoreHistory(chat, context.memory, call.namespace);
-  call.json(200, { input_tokens: encodeChat(request, services).tokenIds.length });
+  call.json(200, { input_tokens: (await encodeChat(request, services)).tokenIds.length });
 }
 
 async function answerMessages(call: Call, services: Services, context: ApiContext): Promise<void> {

@@ -168,7 +168,7 @@ function readPart(block: Fields): ContentPart[] {
       return text === "" ? [] : [{ type: "text", text }];
     }
     case "image":
-      return [{ type: "image", url: "" }];
+      return [{ type: "image", url: imageUrl(block) }];
     case "document":
       return [{ type: "text", text: documentText(block) }];
     case "search_result":
@@ -185,6 +185,22 @@ function readPart(block: Fields): ContentPart[] {
         },
       );
   }
+}
+
+/** As a data: URL; an address stays what it is, and is refused where images are read. */
+function imageUrl(block: Fields): string {
+  const source = block.required("source", block.fields("source"));
+  const type = source.required("type", source.string("type"));
+  if (type === "url") return source.required("url", source.string("url"));
+  if (type === "base64") {
+    const data = source.required("data", source.string("data"));
+    return `data:${source.string("media_type") ?? ""};base64,${data}`;
+  }
+  throw new RequestError(`${source.path("type")} is ${JSON.stringify(type).slice(0, 80)}: there are no stored files`, {
+    code: "request",
+    where: source.path("type"),
+    hint: "Send the image itself: base64",
+  });
 }
 
 function documentText(block: Fields): string {

@@ -153,7 +153,7 @@ function readContent(value: Json | undefined, where: string): Content {
       case "refusal":
         return { type: "text", text: part.string("refusal") ?? "" };
       case "input_image":
-        return { type: "image", url: part.string("image_url") ?? "" };
+        return { type: "image", url: imageUrl(part) };
       default:
         throw new RequestError(
           `${part.path("type")} is ${JSON.stringify(type).slice(0, 80)}, which this server cannot read`,
@@ -164,5 +164,15 @@ function readContent(value: Json | undefined, where: string): Content {
           },
         );
     }
+  });
+}
+
+function imageUrl(part: Fields): string {
+  const url = part.string("image_url");
+  if (url !== undefined) return url;
+  throw new RequestError(`${part.path("image_url")} is missing`, {
+    code: "request",
+    where: part.path("image_url"),
+    hint: "Send the image itself, as data:image/png;base64,...; there are no stored files",
   });
 }

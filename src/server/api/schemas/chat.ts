@@ -3,7 +3,7 @@ import { z } from "zod";
 
 const contentPart = z
   .looseObject({ type: z.string() })
-  .meta({ description: "text, image_url (V4 has words in its place)" });
+  .meta({ description: "text, or image_url with a base64 data: URL" });
 const content = z.union([z.string(), z.array(contentPart)]).nullish();
 const historyCall = z.looseObject({
   id: z.string(),

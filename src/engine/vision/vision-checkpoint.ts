@@ -2,11 +2,11 @@
  * The vision part of a model folder: its config and the tensors `vision.*`, `aligner.*` and `image_*`. It is opened apart from
  * the text model, so that who sends no images neither reads nor holds it. Only files that hold some of it are opened.
  */
-import { openSafetensors } from "../format/safetensors.ts";
-import type { Parameter } from "../model/parameters.ts";
-import { parseVisionConfig, type VisionConfig } from "../model/vision/config.ts";
-import { visionParameters } from "../model/vision/image-encoder.ts";
-import { officialName } from "../model/weight-names.ts";
+import { openSafetensors } from "../../format/safetensors.ts";
+import type { Parameter } from "../../model/parameters.ts";
+import { parseVisionConfig, type VisionConfig } from "../../model/vision/config.ts";
+import { visionParameters } from "../../model/vision/image-encoder.ts";
+import { isVisionTensor, officialName } from "../../model/weight-names.ts";
 import {
   type Checkpoint,
   type LoadedParameter,
@@ -16,8 +16,8 @@ import {
   requireParameter,
   throwProblems,
   weightFiles,
-} from "./checkpoint.ts";
-import { loadFloats, type StoredWeight, storedMatrix } from "./stored-weight.ts";
+} from "../checkpoint.ts";
+import { loadFloats, type StoredWeight, storedMatrix } from "../stored-weight.ts";
 
 export interface VisionCheckpoint extends Pick<Checkpoint, "parameters" | "stored" | "checkScales" | "load" | "close"> {
   readonly config: VisionConfig;
@@ -26,11 +26,6 @@ export interface VisionCheckpoint extends Pick<Checkpoint, "parameters" | "store
 /** Tensors of the vision part have no scales: the published ones are BF16. */
 const dtypes = ["F32", "F16", "BF16"];
 const noTiles = [1, 1] as const;
-
-/** Whether a tensor of this official name belongs to the vision part. */
-export function isVisionTensor(name: string): boolean {
-  return /^(vision\.|aligner\.|image_(start|newline|end)$)/.test(name);
-}
 
 /** Undefined where config.json has no vision part. Throws a ModelError that lists what is missing or wrong. */
 export async function openVisionCheckpoint(files: ModelFiles): Promise<VisionCheckpoint | undefined> {

@@ -3,14 +3,14 @@
  *   using images = new ImageEncoder(visionConfig, device);
  *   const { rows, tokens, key } = await images.encode(bytes);
  */
-import type { Device, Program } from "../device/device.ts";
-import type { DecodedImage } from "../media/decode-job.ts";
-import { type ImageLimits, ImageReader } from "../media/image-reader.ts";
-import type { Pixels } from "../media/pixels.ts";
-import type { VisionConfig } from "../model/vision/config.ts";
-import { recordImageEncoder } from "../model/vision/image-encoder.ts";
-import { imageInputs } from "../model/vision/image-inputs.ts";
-import { type ImagePlan, planImage } from "../model/vision/image-plan.ts";
+import type { Device, Program } from "../../device/device.ts";
+import type { DecodedImage } from "../../media/decode-job.ts";
+import { type ImageLimits, ImageReader } from "../../media/image-reader.ts";
+import type { Pixels } from "../../media/pixels.ts";
+import type { VisionConfig } from "../../model/vision/config.ts";
+import { recordImageEncoder } from "../../model/vision/image-encoder.ts";
+import { imageInputs } from "../../model/vision/image-inputs.ts";
+import { type ImagePlan, planImage } from "../../model/vision/image-plan.ts";
 
 /** An image that is ready for the tower. */
 export interface PreparedImage {
@@ -37,6 +37,9 @@ export class ImageEncoder {
   readonly #reader: ImageReader;
   #program: Program | undefined;
   #last: Promise<unknown> = Promise.resolve();
+
+  /** Ops of the tower that are done: a sign of life, for a large image takes a while. */
+  steps = 0;
 
   /** The device must hold the weights of `visionParameters(config)`. */
   constructor(config: VisionConfig, device: Device, limits: Partial<ImageLimits> = {}) {
@@ -76,7 +79,10 @@ export class ImageEncoder {
   async #run(plan: ImagePlan, pixels: Pixels, signal: AbortSignal | undefined): Promise<Float32Array> {
     signal?.throwIfAborted();
     const step = imageInputs(this.config, plan, pixels.data);
-    this.#program ??= this.#device.compile(recordImageEncoder(this.config), { limits: noImage });
+    this.#program ??= this.#device.compile(recordImageEncoder(this.config), {
+      limits: noImage,
+      onPause: () => void this.steps++,
+    });
     const program = this.#program;
     program.reserve(step.sizes);
     try {

@@ -1,0 +1,34 @@
+/** Images that a user names: files, read here and judged where they are decoded. */
+import { readFile, stat } from "node:fs/promises";
+import { RequestError } from "../errors.ts";
+import { reasonOf } from "./input.ts";
+
+/** Bytes of a file that are read into memory; what a model takes is less. */
+const maxBytes = 64 * 2 ** 20;
+
+/** A user's message with these images in front of its text. */
+export async function messageWithImages(text: string, files: readonly string[]): Promise<object> {
+  if (files.length === 0) return { role: "user", content: text };
+  const images = await Promise.all(files.map(readImageFile));
+  const parts = images.map((bytes) => ({ type: "image_url", image_url: { url: dataUrl(bytes) } }));
+  return { role: "user", content: [...parts, { type: "text", text }] };
+}
+
+export async function readImageFile(path: string): Promise<Uint8Array> {
+  try {
+    const { size } = await stat(path);
+    if (size <= maxBytes) return await readFile(path);
+  } catch (error) {
+    throw new RequestError(`Cannot read the image: ${reasonOf(error)}`, { code: "file", where: path, cause: error });
+  }
+  throw new RequestError(`The image is larger than ${maxBytes / 2 ** 20} MiB`, {
+    code: "image-bytes",
+    where: path,
+    hint: "Make it smaller, or save it as JPEG",
+  });
+}
+
+/** The type is that of the bytes, whatever stands here. */
+function dataUrl(bytes: Uint8Array): string {
+  return `data:image/*;base64,${Buffer.from(bytes).toString("base64")}`;
+}
