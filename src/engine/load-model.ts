@@ -5,11 +5,13 @@ import type { Activations } from "../device/cpu/kernel-device.ts";
 import type { Device } from "../device/device.ts";
 import { FormatError, ModelError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { countElements } from "../tensor/shape.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
 import { folderFiles, isGgufPath, openGgufFile } from "./checkpoint-folder.ts";
 import { chooseDevice } from "./choose-device.ts";
+import type { DrafterKind, DraftingName } from "./drafting/drafting.ts";
 import type { EngramMemory, EngramOptions } from "./engram/engram-memory.ts";
 import { openEngram } from "./engram/open-engram.ts";
 import { FileSource } from "./file-source.ts";
@@ -44,8 +46,11 @@ export interface LoadOptions {
    * kept as far as this goes. Default: 512 MiB.
    */
   readonly engramCacheBytes?: number;
-  /** Load what V4.1 drafts with as well, as `model.drafter`. */
-  readonly drafter?: boolean;
+  /**
+   * What guesses tokens ahead (docs/drafting.md); answers are the same with any. "auto": the model's own module where the files hold
+   * one, else n-grams. Default: "off", and the weights of a module stay on disk.
+   */
+  readonly drafting?: DraftingName;
   /** Hears how many bytes of weights are loaded. */
   readonly onProgress?: (loadedBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
@@ -66,8 +71,9 @@ export async function loadModel(reference: string = embeddedModel, options: Load
   try {
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
     if (files !== undefined) engram = await openEngram(checkpoint, files, tokenizer, engramOptions(options));
-    await loadWeights(checkpoint, device, options);
     const { config } = checkpoint;
+    const drafter = drafterOf(config, options.drafting ?? "off", reference);
+    await loadWeights(checkpoint, drafter, device, options);
     const context = contextLength ?? config.maxPositionEmbeddings;
     return new Model({
       name: reference,
@@ -75,7 +81,7 @@ export async function loadModel(reference: string = embeddedModel, options: Load
       device,
       tokenizer,
       engram,
-      drafts: options.drafter ?? false,
+      drafter,
       dialect: config.architecture === "deepseek-v4.1" ? "v4.1" : "v4",
       contextLength: context,
       ...rest,
@@ -87,6 +93,21 @@ export async function loadModel(reference: string = embeddedModel, options: Load
   } finally {
     await checkpoint.close();
   }
+}
+
+/** What drafts for a model. Throws a ModelError where a module is asked for that the model does not have. */
+function drafterOf(config: ModelConfig, asked: DraftingName, where: string): DrafterKind {
+  if (asked === "off" || asked === "ngram") return asked;
+  const hasDspark = config.architecture === "deepseek-v4.1" && config.drafter !== undefined;
+  const hasMtp = config.architecture === "deepseek-v4" && config.numMtpModules > 0;
+  const own = hasDspark ? "dspark" : hasMtp ? "mtp" : undefined;
+  if (asked === "auto" || asked === own) return own ?? "ngram";
+  const has = own === undefined ? "no drafter of its own" : `another drafter: ${own}`;
+  throw new ModelError(`The model has ${has}`, {
+    code: "no-drafter",
+    where,
+    hint: `Say --draft ${own ?? "ngram"} or --draft auto in place of ${asked}`,
+  });
 }
 
 function engramOptions({ engramCacheBytes: cacheBytes }: LoadOptions): EngramOptions {
@@ -149,12 +170,14 @@ async function openModelFiles(reference: string): Promise<ModelInFiles> {
 
 async function loadWeights(
   checkpoint: Checkpoint,
+  drafter: DrafterKind,
   device: Device,
-  { drafter, onProgress, signal }: LoadOptions,
+  { onProgress, signal }: LoadOptions,
 ): Promise<void> {
-  // What nobody drafts with stays on disk.
-  const drafts = drafter === true && checkpoint.config.architecture === "deepseek-v4.1";
-  const parameters = checkpoint.parameters.filter(({ name }) => drafts || !name.startsWith("mtp."));
+  // What nobody drafts with stays on disk: of several MTP modules all but the first.
+  const used = { dspark: "mtp.", mtp: "mtp.0.", ngram: undefined, off: undefined }[drafter];
+  const isUsed = (name: string) => !name.startsWith("mtp.") || (used !== undefined && name.startsWith(used));
+  const parameters = checkpoint.parameters.filter(({ name }) => isUsed(name));
   const bytes = (shape: readonly number[]) => 4 * countElements(shape);
   const total = parameters.reduce((sum, { shape }) => sum + bytes(shape), 0);
   let loaded = 0;

@@ -6,10 +6,13 @@
 import type { Device, Program } from "../device/device.ts";
 import { DeviceError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { recordTransformer, type TransformerOptions } from "../model/transformer.ts";
+import { recordTransformer } from "../model/transformer.ts";
 import { cacheLayouts } from "../tensor/graph.ts";
+import type { CacheLayout } from "../tensor/paging.ts";
+import type { Sizes } from "../tensor/shape.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
-import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
+import { type StepTables, stepLimits, stepTables } from "./cache/step-tables.ts";
+import { blockTables, type DraftingPart, type DraftToken, pairTables } from "./drafting/draft-tables.ts";
 import type { EngramMemory, NgramPart } from "./engram/engram-memory.ts";
 import { yieldToEventLoop } from "./event-loop.ts";
 import { stepTokensAt } from "./step-tokens.ts";
@@ -24,7 +27,13 @@ export interface RunnerOptions {
   readonly maxRewind?: number;
   /** The n-gram memory of a model that has one. */
   readonly engram?: EngramMemory | undefined;
-  readonly transformer?: TransformerOptions;
+  /** Compute what the model drafts with as well: its MTP module, or DSpark. The device must hold the weights of it. */
+  readonly drafts?: boolean;
+}
+
+/** Where a sequence drafts from: the token behind all computed ones, or one that was drafted. */
+export interface DraftFrom extends DraftToken {
+  readonly sequence: Sequence;
 }
 
 /** Tokens to append to a sequence, and how many of the last of them want logits. */
@@ -44,10 +53,11 @@ export class ModelRunner {
   readonly cache: KvCache;
   readonly stepTokens: number;
   readonly engram: EngramMemory | undefined;
+  /** Whether it keeps up what the model drafts with: then `draft` may be called. */
+  readonly drafts: boolean;
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
-  /** Tokens of the smallest group that an indexer scores. */
   /** Tokens that share an entry of the indexer. */
   readonly tokensPerScore: number;
 
@@ -57,14 +67,15 @@ export class ModelRunner {
     this.stepTokens = options.stepTokens ?? 512;
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
     this.engram = options.engram;
+    requireDrafter(config, options.drafts ?? false);
     if (config.architecture === "deepseek-v4.1" && config.engram !== undefined && this.engram === undefined)
       throw new DeviceError("The model has an n-gram memory, and the runner was given none", { code: "no-engram" });
-    const graph = recordTransformer(config, options.transformer);
+    this.drafts = options.drafts ?? false;
+    const graph = recordTransformer(config, { drafts: this.drafts });
     const layouts = cacheLayouts(graph);
     const growing = layouts.filter(({ reach }) => reach === Number.POSITIVE_INFINITY);
     this.tokensPerScore = Math.min(4, ...growing.map(({ tokensPerRow }) => tokensPerRow));
-    const limits = stepLimits(layouts, this.#limits);
-    this.program = device.compile(graph, { limits, keep: options.keep ?? [] });
+    this.program = device.compile(graph, { limits: this.#limitsOf(layouts), keep: options.keep ?? [] });
     this.cache = new KvCache(this.program, options.maxRewind);
   }
 
@@ -123,16 +134,50 @@ export class ModelRunner {
     }
   }
 
-  async #run(batch: readonly Append[]): Promise<Float32Array[][]> {
-    const parts = batch.map(
-      ({ sequence, tokenIds, outputs }): StepPart => ({ cache: sequence.cache, tokenIds, outputs }),
-    );
+  /**
+   * A step of the drafter alone, for sequences that have computed something: nothing is appended. Afterwards the program's outputs
+   * "draft.logits" and, of V4.1, "draft.collapsed" are those of the drafts, in their order; `read` is called for them before
+   * another step.
+   */
+  async draft<T>(batch: readonly DraftFrom[], read: (program: Program) => T): Promise<T> {
+    this.#checkTokens(batch.map(({ tokenId }) => tokenId));
+    for (const { sequence } of batch) await sequence.recompute();
+    return this.betweenSteps(async () => {
+      const parts = batch.map(({ sequence: { cache }, tokenId, place }): DraftingPart => {
+        return { cache, tokenIds: [], outputs: 0, ahead: place + 1, draft: { tokenId, place } };
+      });
+      await this.#compute(parts, []);
+      return read(this.program);
+    });
+  }
+
+  async #compute(
+    parts: readonly DraftingPart[],
+    ngrams: readonly NgramPart[],
+    upcoming: readonly NgramPart[] = [],
+  ): Promise<void> {
     this.#makeRoom(parts);
-    for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
-    const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
-    const ngrams = await this.engram?.inputs(ngramParts(batch));
-    this.engram?.prefetch(upcomingNgrams(batch));
-    await this.program.run({ sizes, inputs: { ...inputs, ...ngrams } });
+    for (const { cache, tokenIds, ahead = 0 } of parts) this.cache.prepare(cache, tokenIds.length + ahead);
+    const tables = stepTables(parts, this.cache.layouts, this.#limits.tokens);
+    const drafts = this.#draftTables(parts, tables);
+    const rows = await this.engram?.inputs(ngrams);
+    this.engram?.prefetch(upcoming);
+    await this.program.run({
+      sizes: { ...tables.sizes, ...drafts?.sizes },
+      inputs: { ...tables.inputs, ...drafts?.inputs, ...rows },
+    });
+  }
+
+  #draftTables(parts: readonly DraftingPart[], tables: StepTables): StepTables | undefined {
+    if (!this.drafts) return undefined;
+    return this.config.architecture === "deepseek-v4"
+      ? pairTables(parts, this.cache.layouts, tables)
+      : blockTables(parts, this.config.drafter!);
+  }
+
+  async #run(batch: readonly Append[]): Promise<Float32Array[][]> {
+    const parts = batch.map(({ sequence, tokenIds, outputs }) => ({ cache: sequence.cache, tokenIds, outputs }));
+    await this.#compute(parts, ngramParts(batch), upcomingNgrams(batch));
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
     const read = this.program.read("logits"); // a copy already
@@ -153,9 +198,9 @@ export class ModelRunner {
     });
   }
 
-  #makeRoom(parts: readonly StepPart[]): void {
+  #makeRoom(parts: readonly DraftingPart[]): void {
     const tokens = parts.reduce((total, part) => total + part.tokenIds.length, 0);
-    const longest = Math.max(...parts.map(({ cache, tokenIds }) => cache.length + tokenIds.length));
+    const longest = Math.max(...parts.map(({ cache, tokenIds, ahead = 0 }) => cache.length + tokenIds.length + ahead));
     const { tokens: roomTokens, sequences, context } = this.#limits;
     if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
@@ -165,8 +210,21 @@ export class ModelRunner {
       sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
       context: roomContext,
     };
-    this.program.reserve(stepLimits(cacheLayouts(this.program.graph), this.#limits));
+    this.program.reserve(this.#limitsOf(cacheLayouts(this.program.graph)));
   }
+
+  #limitsOf(layouts: readonly CacheLayout[]): Sizes {
+    const limits = stepLimits(layouts, this.#limits);
+    if (!this.drafts) return limits;
+    const { tokens, sequences } = this.#limits;
+    if (this.config.architecture === "deepseek-v4") return { ...limits, pairs: tokens, drafts: sequences };
+    return { ...limits, drafts: sequences * this.config.drafter!.blockSize };
+  }
+}
+
+function requireDrafter(config: ModelConfig, drafts: boolean): void {
+  const has = config.architecture === "deepseek-v4.1" ? config.drafter !== undefined : config.numMtpModules > 0;
+  if (drafts && !has) throw new DeviceError("The model has no drafter", { code: "no-drafter" });
 }
 
 function ngramParts(batch: readonly Append[]): NgramPart[] {

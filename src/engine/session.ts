@@ -33,13 +33,14 @@ export class Session implements Disposable {
       throw new RequestError("The session is answering another prompt", { code: "busy", hint: "Fork it" });
     this.#isBusy = true;
     try {
-      const { defaults, runner, config, contextLength } = this.#model;
+      const { defaults, runner, drafting, config, contextLength } = this.#model;
       const prompt = this.#model.encodePrompt(input);
       this.#model.checkPrompt(prompt.tokenIds, 1);
       const { eosTokenIds, ...sampling } = defaults;
       const chosen = { ...sampling, ...withoutUndefined(options) };
       const setting = {
         runner,
+        drafting,
         tokenizer: this.#model.hasTokenizer ? this.#model.tokenizer : undefined,
         sequence: this.#sequence,
         eosTokenIds: new Set([...config.eosTokenIds, ...eosTokenIds]),

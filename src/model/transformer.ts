@@ -6,34 +6,31 @@
  */
 import { Graph, type Tensor } from "../tensor/graph.ts";
 import { gatherRows } from "../tensor/ops/gather-rows.ts";
-import { linear } from "../tensor/ops/linear.ts";
 import { repeatStreams } from "../tensor/ops/repeat-streams.ts";
-import { rmsNorm } from "../tensor/ops/rms-norm.ts";
 import { block } from "./block.ts";
 import type { ModelConfig, V4Config } from "./config.ts";
 import { collapseHead } from "./hyper-connections.ts";
+import { recordMultiTokenPrediction } from "./multi-token-prediction.ts";
 import { type Step, stepInputs } from "./step.ts";
 import { recordV41Layers } from "./v41/layers.ts";
+import { embedding, outputLogits } from "./vocabulary.ts";
 
 export interface TransformerOptions {
-  /**
-   * Keep what a drafter reads: the streams that leave the last layer of V4 as the output "streams", or the features of
-   * V4.1 (v41/layers.ts).
-   */
-  readonly keepStreams?: boolean;
+  /** Record what the model drafts with as well: its MTP module, or DSpark. The config must name one. */
+  readonly drafts?: boolean;
 }
 
 /** Records the graph: inputs as in step.ts and `outputRows` [outputs], output "logits" [outputs, vocabSize]. */
 export function recordTransformer(config: ModelConfig, options: TransformerOptions = {}): Graph {
   const g = new Graph();
   const step = stepInputs(g);
-  const embedded = embedding(g, config, step.tokenIds);
+  const embedded = g.label("embeddings", embedding(g, config, step.tokenIds));
   const outputRows = g.input("outputRows", "i32", ["outputs"]);
-  const keep = options.keepStreams ?? false;
+  const drafts = options.drafts ?? false;
   const collapsed =
     config.architecture === "deepseek-v4.1"
-      ? recordV41Layers(g, config, embedded, step, outputRows, keep)
-      : recordV4Layers(g, config, embedded, step, outputRows, keep);
+      ? recordV41Layers(g, config, embedded, step, outputRows, drafts)
+      : recordV4Layers(g, config, embedded, step, outputRows, drafts);
   g.label("head.collapsed", collapsed);
   g.output("logits", outputLogits(g, config, "norm.weight", collapsed, "head.normed"));
   return g;
@@ -46,25 +43,13 @@ function recordV4Layers(
   embedded: Tensor,
   step: Step,
   outputRows: Tensor,
-  keepStreams: boolean,
+  drafts: boolean,
 ): Tensor {
   let streams = g.call(repeatStreams, [embedded], { count: config.hcMult });
   config.compressRatios.forEach((ratio, l) => {
     const layer = { name: `layers.${l}`, ratio, hashRouted: config.hashRouted[l]! };
     streams = g.label(`layers.${l}.streams`, block(g, config, layer, streams, step));
   });
-  if (keepStreams) g.output("streams", streams);
+  if (drafts) recordMultiTokenPrediction(g, config, streams);
   return collapseHead(g, config, "hc_head", g.call(gatherRows, [streams, outputRows], {}));
-}
-
-/** Token ids [tokens] -> [tokens, hiddenSize]. */
-export function embedding(g: Graph, { vocabSize, hiddenSize }: ModelConfig, tokenIds: Tensor): Tensor {
-  return g.label("embeddings", g.call(gatherRows, [g.weight("embed.weight", [vocabSize, hiddenSize]), tokenIds], {}));
-}
-
-/** Final norm and output matrix: [outputs, hiddenSize] -> [outputs, vocabSize]. */
-export function outputLogits(g: Graph, config: ModelConfig, norm: string, x: Tensor, label: string): Tensor {
-  const { hiddenSize, vocabSize, rmsNormEps: eps } = config;
-  const normed = g.label(label, g.call(rmsNorm, [x, g.weight(norm, [hiddenSize])], { eps }));
-  return g.call(linear, [normed, g.weight("head.weight", [vocabSize, hiddenSize])], {});
 }

@@ -13,6 +13,7 @@ import { MemoryCache } from "../../src/engine/batching/memory-cache.ts";
 import type { SequenceCachePort } from "../../src/engine/batching/sequence-cache-port.ts";
 import { replayTrace } from "../../src/engine/batching/trace.ts";
 import { sequenceBytes } from "../../src/engine/cache/sequence-bytes.ts";
+import { Drafting } from "../../src/engine/drafting/drafting.ts";
 import { loadModel } from "../../src/engine/load-model.ts";
 import type { SamplingOptions } from "../../src/engine/sampling/sampling-options.ts";
 import { DeviceError } from "../../src/errors.ts";
@@ -109,7 +110,7 @@ const mixed = Array.from({ length: 16 }, (_, i) =>
 describe("the batch engine", () => {
   for (const drafting of ["off", "ngram"] as const) {
     test(`requests of all kinds together get the tokens that each gets alone (drafting ${drafting})`, async () => {
-      const engine = engineOf({ drafting });
+      const engine = engineOf({ drafting: new Drafting(drafting) });
       const outcomes = await Promise.all(mixed.map((request) => ask(engine, request)));
       for (const [i, request] of mixed.entries()) {
         assert.deepEqual(outcomes[i]!.ids, await alone(request), request.id);

@@ -11,7 +11,7 @@ import { defaultCacheDirectory } from "../cache-directory.ts";
 import type { HostedEngine } from "./engine-messages.ts";
 
 export interface ModelEngineOptions
-  extends Pick<LoadOptions, "device" | "threads" | "activations" | "instructions" | "contextLength"> {
+  extends Pick<LoadOptions, "device" | "threads" | "activations" | "instructions" | "contextLength" | "drafting"> {
   /** Folder or .gguf file; default: the embedded model. */
   readonly model?: string;
   /** Name that clients see; default: that of the folder or file. */
@@ -21,7 +21,6 @@ export interface ModelEngineOptions
   readonly cacheDiskBytes?: number;
   readonly cacheMemoryBytes?: number;
   readonly maxRunning?: number;
-  readonly drafting?: "off" | "ngram";
 }
 
 const defaultDiskBytes = 8e9;
@@ -89,8 +88,10 @@ async function openCache(model: Model, reference: string, options: ModelEngineOp
   });
 }
 
-function loadOptions({ device, threads, activations, instructions, contextLength }: ModelEngineOptions): LoadOptions {
+function loadOptions(options: ModelEngineOptions): LoadOptions {
+  const { device, threads, activations, instructions, contextLength, drafting = "auto" } = options;
   return {
+    drafting,
     ...(device === undefined ? {} : { device }),
     ...(threads === undefined ? {} : { threads }),
     ...(activations === undefined ? {} : { activations }),
@@ -99,11 +100,8 @@ function loadOptions({ device, threads, activations, instructions, contextLength
   };
 }
 
-function batchOptions({ maxRunning, drafting }: ModelEngineOptions): BatchEngineOptions {
-  return {
-    ...(drafting === undefined ? {} : { drafting }),
-    ...(maxRunning === undefined ? {} : { scheduling: { maxRunning } }),
-  };
+function batchOptions({ maxRunning }: ModelEngineOptions): BatchEngineOptions {
+  return maxRunning === undefined ? {} : { scheduling: { maxRunning } };
 }
 
 function nameOf(reference: string): string {
