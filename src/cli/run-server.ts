@@ -129,6 +129,7 @@ function engineOptionsOf(options: ServeOptions) {
     cacheMemoryBytes: cacheMemory,
     maxRunning: maxBatch,
     servedName: name,
+    drafting: options.draft,
   };
 }
 

@@ -5,10 +5,18 @@ import { UsageError } from "../errors.ts";
 import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
 import { isIdList, noIdList, parseIds, readJsonFile, readStdin } from "./input.ts";
 import { interruptible } from "./interrupt.ts";
-import { command, type ModelOptions, openModel, terminalOf, withModelOptions } from "./model-options.ts";
+import {
+  command,
+  type DraftOptions,
+  type ModelOptions,
+  openModel,
+  terminalOf,
+  withDraftOption,
+  withModelOptions,
+} from "./model-options.ts";
 import { showAnswer } from "./show-answer.ts";
 
-interface RunOptions extends ModelOptions, AnswerOptions {
+interface RunOptions extends ModelOptions, AnswerOptions, DraftOptions {
   readonly raw?: boolean;
   readonly ids?: string;
   readonly idsFile?: string;
@@ -16,9 +24,8 @@ interface RunOptions extends ModelOptions, AnswerOptions {
 
 export function addRun(program: Command): void {
   const examples = ['freehold run "Who are you?"', "echo 2 + 3 | freehold run --temperature 0 --json"];
-  withAnswerOptions(
-    withModelOptions(command(program, "run [prompt]", "One answer to a prompt (or to stdin)", examples)),
-  )
+  const target = withModelOptions(command(program, "run [prompt]", "One answer to a prompt (or to stdin)", examples));
+  withAnswerOptions(withDraftOption(target))
     .option("--raw", "send the text as it is, without chat format; spelled special tokens count")
     .option("--ids <ids>", "a raw prompt of token ids: 1,2,3")
     .option("--ids-file <file>", "the same from a JSON file")

@@ -4,7 +4,7 @@
  */
 import type { Delta, ParsedMessage, ParseOptions } from "../chat/output-parser.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { Drafting } from "./drafting/drafting.ts";
+import type { DrafterKind, Drafting } from "./drafting/drafting.ts";
 import type { DraftRequest } from "./drafting/model-drafter.ts";
 import type { ModelRunner, Sequence } from "./model-runner.ts";
 import { OutputReader } from "./output-reader.ts";
@@ -39,7 +39,12 @@ export interface GenerationResult extends Omit<ParsedMessage, "finish" | "conten
   /** The seed in use, given or drawn. */
   readonly seed: number;
   /** Tokens that were guessed ahead, and those that were right; `steps` of the model gave the answer. */
-  readonly drafts: { readonly drafted: number; readonly accepted: number; readonly steps: number };
+  readonly drafts: {
+    readonly drafter: DrafterKind;
+    readonly drafted: number;
+    readonly accepted: number;
+    readonly steps: number;
+  };
   readonly seconds: { readonly prefill: number; readonly decode: number };
 }
 
@@ -123,7 +128,7 @@ export async function* generate(
       promptTokens: prompt.tokenIds.length,
       cachedTokens,
       seed: sampler.seed,
-      drafts: { drafted: drafts.drafted, accepted: drafts.accepted, steps },
+      drafts: { drafter: drafting.kind, drafted: drafts.drafted, accepted: drafts.accepted, steps },
       seconds: { prefill: (prefilled - started) / 1000, decode: (performance.now() - prefilled) / 1000 },
     },
   };

@@ -43,7 +43,8 @@ export class Drafting {
   }
 
   /** For each answer the tokens that may follow; what a module drafts is computed for all together. */
-  async propose(wanted: readonly WantedDraft[], most = this.mostTokens): Promise<number[][]> {
+  async propose(wanted: readonly WantedDraft[], mostTokens = this.mostTokens): Promise<number[][]> {
+    const most = Math.min(mostTokens, this.mostTokens);
     const counts = wanted.map(({ drafts, room }) =>
       Math.max(0, Math.min(room, drafts.length.next(wanted.length), most)),
     );
