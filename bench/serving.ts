@@ -3,9 +3,10 @@
  * drafting gains and costs, and how fast cancelled requests give their memory back.
  */
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
-import { BatchEngine, type BatchEngineOptions } from "../src/engine/batching/batch-engine.ts";
+import { BatchEngine } from "../src/engine/batching/batch-engine.ts";
 import type { EngineEvent, EngineRequest, EngineUsage } from "../src/engine/batching/engine-port.ts";
 import { MemoryCache } from "../src/engine/batching/memory-cache.ts";
+import { Drafting } from "../src/engine/drafting/drafting.ts";
 import { loadModel } from "../src/engine/load-model.ts";
 import type { Model } from "../src/engine/model.ts";
 import { report } from "./measure.ts";
@@ -17,8 +18,8 @@ export async function benchServing(): Promise<void> {
   await benchCancels(model);
 }
 
-function engineOf(model: Model, drafting: BatchEngineOptions["drafting"] = "off"): BatchEngine {
-  return new BatchEngine(model, new MemoryCache(model.runner), { drafting: drafting ?? "off" });
+function engineOf(model: Model, drafting: "off" | "ngram" = "off"): BatchEngine {
+  return new BatchEngine(model, new MemoryCache(model.runner), { drafting: new Drafting(drafting) });
 }
 
 function requestOf(id: string, tokenIds: readonly number[], rest: Partial<EngineRequest> = {}): EngineRequest {

@@ -10,17 +10,24 @@ import type { Session } from "../engine/session.ts";
 import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswerOptions } from "./generate-options.ts";
 import { messageWithImages, readImageFile } from "./images.ts";
 import { interruptible } from "./interrupt.ts";
-import { command, type ModelOptions, openModel, terminalOf, withModelOptions } from "./model-options.ts";
+import {
+  command,
+  type DraftOptions,
+  type ModelOptions,
+  openModel,
+  terminalOf,
+  withDraftOption,
+  withModelOptions,
+} from "./model-options.ts";
 import { showAnswer } from "./show-answer.ts";
 import { exitStatus, type Terminal } from "./terminal.ts";
 
-type ChatOptions = ModelOptions & AnswerOptions;
+type ChatOptions = ModelOptions & AnswerOptions & DraftOptions;
 
 export function addChat(program: Command): void {
   const examples = ["freehold chat", 'printf "Hi\\nWho are you?\\n" | freehold chat --json'];
-  withAnswerOptions(withModelOptions(command(program, "chat", "A conversation in the terminal", examples))).action(
-    chat,
-  );
+  const target = withModelOptions(command(program, "chat", "A conversation in the terminal", examples));
+  withAnswerOptions(withDraftOption(target)).action(chat);
 }
 
 async function chat(options: ChatOptions): Promise<void> {

@@ -88,6 +88,12 @@ export function answerJson(result: GenerationResult, loadSeconds: number) {
     generated_tokens: result.tokenIds.length,
     finish_reason: result.finishReason,
     seed: result.seed,
+    draft: {
+      drafter: result.drafts.drafter,
+      drafted: result.drafts.drafted,
+      accepted: result.drafts.accepted,
+      tokens_per_step: result.tokenIds.length / result.drafts.steps,
+    },
     seconds: { load: loadSeconds, prefill: result.seconds.prefill, decode: result.seconds.decode },
   };
 }

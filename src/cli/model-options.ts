@@ -1,6 +1,7 @@
 /** The options that all commands with a model share, and the way from them to a loaded model. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { deviceNames } from "../engine/choose-device.ts";
+import { type DraftingName, draftings } from "../engine/drafting/drafting.ts";
 import { type LoadOptions, loadModel } from "../engine/load-model.ts";
 import type { Model } from "../engine/model.ts";
 import { withoutUndefined } from "../engine/without-undefined.ts";
@@ -19,6 +20,11 @@ export interface ModelOptions extends OutputOptions {
   readonly instructions?: string;
   readonly context?: number;
   readonly engramMemory?: number;
+}
+
+/** Of commands that write answers. */
+export interface DraftOptions {
+  readonly draft?: DraftingName;
 }
 
 export function terminalOf({ json, quiet }: OutputOptions): Terminal {
@@ -65,9 +71,14 @@ export function withModelOptions(target: Command): Command {
     .option("--seed <n>", "the same seed gives the same answer", wholeNumber(Number.MIN_SAFE_INTEGER));
 }
 
+export function withDraftOption(target: Command): Command {
+  const what = "what guesses tokens ahead; never changes an answer";
+  return target.addOption(new Option("--draft <kind>", what).choices(draftings).default("auto"));
+}
+
 /** Loads the model with progress on a terminal. */
 export async function openModel(
-  options: ModelOptions,
+  options: ModelOptions & DraftOptions,
   terminal: Terminal,
   signal?: AbortSignal,
   /** Load what reads images too. */
@@ -80,6 +91,7 @@ export async function openModel(
       threads: options.threads,
       activations: options.activations,
       instructions: options.instructions,
+      drafting: options.draft,
       engramCacheBytes: options.engramMemory === undefined ? undefined : options.engramMemory * 2 ** 20,
     }),
     ...(options.context === undefined ? {} : { contextLength: options.context }),

@@ -137,6 +137,7 @@ function engineOptionsOf(options: ServeOptions) {
     cacheMemoryBytes: cacheMemory,
     maxRunning: maxBatch,
     servedName: name,
+    drafting: options.draft,
   };
 }
 

@@ -6,10 +6,18 @@ import { type AnswerOptions, answerJson, chatRequest, generateOptions, withAnswe
 import { messageWithImages, readImageFile } from "./images.ts";
 import { isIdList, noIdList, parseIds, readJsonFile, readStdin } from "./input.ts";
 import { interruptible } from "./interrupt.ts";
-import { command, type ModelOptions, openModel, terminalOf, withModelOptions } from "./model-options.ts";
+import {
+  command,
+  type DraftOptions,
+  type ModelOptions,
+  openModel,
+  terminalOf,
+  withDraftOption,
+  withModelOptions,
+} from "./model-options.ts";
 import { showAnswer } from "./show-answer.ts";
 
-interface RunOptions extends ModelOptions, AnswerOptions {
+interface RunOptions extends ModelOptions, AnswerOptions, DraftOptions {
   readonly raw?: boolean;
   readonly ids?: string;
   readonly idsFile?: string;
@@ -22,9 +30,8 @@ export function addRun(program: Command): void {
     "echo 2 + 3 | freehold run --temperature 0 --json",
     'freehold run --model ./DeepSeek-V4.1-Flash --image photo.jpg "What is this?"',
   ];
-  withAnswerOptions(
-    withModelOptions(command(program, "run [prompt]", "One answer to a prompt (or to stdin)", examples)),
-  )
+  const target = withModelOptions(command(program, "run [prompt]", "One answer to a prompt (or to stdin)", examples));
+  withAnswerOptions(withDraftOption(target))
     .option("--raw", "send the text as it is, without chat format; spelled special tokens count")
     .option(
       "--image <file>",

@@ -1,8 +1,16 @@
 /** freehold serve: the HTTP server, as three processes or as one. */
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { command, type ModelOptions, number, wholeNumber, withModelOptions } from "./model-options.ts";
+import {
+  command,
+  type DraftOptions,
+  type ModelOptions,
+  number,
+  wholeNumber,
+  withDraftOption,
+  withModelOptions,
+} from "./model-options.ts";
 
-export interface ServeOptions extends ModelOptions {
+export interface ServeOptions extends ModelOptions, DraftOptions {
   readonly config?: string;
   readonly host?: string;
   readonly port?: number;
@@ -45,6 +53,7 @@ export function addServe(program: Command): void {
   const target = withModelOptions(
     command(program, "serve", "Serve the OpenAI, Anthropic and DeepSeek HTTP APIs", examples),
   );
+  withDraftOption(target);
   withListening(target);
   withLimits(target);
   target

@@ -9,6 +9,7 @@ interface SynthesizeModelOptions extends OutputOptions {
   readonly quant: SynthesizeType;
   readonly seed?: number;
   readonly engram?: number;
+  readonly mtp?: boolean;
 }
 
 export function addSynthesizeModel(program: Command): void {
@@ -30,19 +31,21 @@ export function addSynthesizeModel(program: Command): void {
     )
     .addOption(new Option("--quant <type>", "type of the experts").choices([...synthesizeTypes]).default("q4_0"))
     .option("--seed <n>", "the same seed gives the same weights", wholeNumber(0))
+    .option("--mtp", "with a module for multi-token prediction (V4; to try drafting)")
     .option("--engram <MiB>", "size of each table of V4.1's n-gram memory (default: 256)", wholeNumber(1))
     .action(synthesize);
 }
 
 async function synthesize(
   out: string,
-  { preset, quant, seed, engram, ...rest }: SynthesizeModelOptions,
+  { preset, quant, seed, engram, mtp, ...rest }: SynthesizeModelOptions,
 ): Promise<void> {
   const terminal = terminalOf(rest);
   using interruption = interruptible();
   const result = await synthesizeModel(out, {
     preset,
     type: quant,
+    mtp: mtp ?? false,
     ...(seed === undefined ? {} : { seed }),
     ...(engram === undefined ? {} : { engramBytes: engram * 2 ** 20 }),
     signal: interruption.signal,

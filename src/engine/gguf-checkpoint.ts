@@ -7,8 +7,8 @@ import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 import { type GgufFile, type GgufTensor, type GgufValue, openGguf } from "../format/gguf.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { configOfGguf, officialNameOfGguf } from "../model/gguf-names.ts";
-import { modelParameters, type Parameter } from "../model/parameters.ts";
+import { configOfGguf, ggufBlocks, officialNameOfGguf } from "../model/gguf-names.ts";
+import { drafterParameters, modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { countElements } from "../tensor/shape.ts";
 import {
@@ -122,21 +122,22 @@ function bind(files: readonly GgufFile[]): GgufCheckpoint {
       },
     );
   }
+  const names = files.flatMap(({ tensors }) => [...tensors.keys()]);
+  const { numLayers, numModules } = ggufBlocks(names, metadataValue(first!, "deepseek4.block_count"));
   const found = new Map<string, { file: GgufFile; tensor: GgufTensor }>();
   const problems = noProblems();
   for (const file of files) {
     for (const tensor of file.tensors.values()) {
-      const official = officialNameOfGguf(tensor.name);
+      const official = officialNameOfGguf(tensor.name, numLayers);
       if (official === undefined) problems.unexpected.push(tensor.name);
       else found.set(official, { file, tensor });
     }
   }
   const vocabSize = found.get("embed.weight")?.tensor.shape[0];
-  const config = parseConfig(
-    configOfGguf((key) => metadataValue(first!, key), vocabSize),
-    where,
-  );
-  const bindings = modelParameters(config).flatMap((parameter): Binding[] => {
+  const json = configOfGguf((key) => metadataValue(first!, key), vocabSize);
+  const blocks = numModules === 0 ? {} : { num_hidden_layers: numLayers, num_nextn_predict_layers: numModules };
+  const config = parseConfig({ ...json, ...blocks }, where);
+  const bindings = [...modelParameters(config), ...drafterParameters(config)].flatMap((parameter): Binding[] => {
     const stored = found.get(parameter.name);
     if (stored === undefined) {
       problems.missing.push(parameter.name);

@@ -6,12 +6,14 @@ import type { Device } from "../device/device.ts";
 import { FormatError, ModelError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
 import type { ImageLimits } from "../media/image-reader.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { isVisionTensor, officialName } from "../model/weight-names.ts";
 import { countElements } from "../tensor/shape.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
 import { folderFiles, isGgufPath, openGgufFile } from "./checkpoint-folder.ts";
 import { chooseDevice } from "./choose-device.ts";
+import type { DrafterKind, DraftingName } from "./drafting/drafting.ts";
 import type { EngramMemory, EngramOptions } from "./engram/engram-memory.ts";
 import { openEngram } from "./engram/open-engram.ts";
 import { FileSource } from "./file-source.ts";
@@ -48,8 +50,11 @@ export interface LoadOptions {
    * kept as far as this goes. Default: 512 MiB.
    */
   readonly engramCacheBytes?: number;
-  /** Load what V4.1 drafts with as well, as `model.drafter`. */
-  readonly drafter?: boolean;
+  /**
+   * What guesses tokens ahead (docs/drafting.md); answers are the same with any. "auto": the model's own module where the files hold
+   * one, else n-grams. Default: "off", and the weights of a module stay on disk.
+   */
+  readonly drafting?: DraftingName;
   /** Load what reads images, where the folder has it. Default true; the published vision part takes 1 GB. */
   readonly images?: boolean;
   /** Bounds of an image in a prompt: bytes, pixels, time and memory of decoding it. */
@@ -91,8 +96,9 @@ async function loadOnto(
     if (tokenizer !== undefined) checkVocabulary(tokenizer, checkpoint);
     if (files !== undefined) engram = await openEngram(checkpoint, files, tokenizer, engramOptions(options));
     if (files !== undefined && options.images !== false && readsImages(checkpoint)) vision = await openVision(files);
-    await loadWeights(checkpoint, vision, device, options);
     const { config } = checkpoint;
+    const drafter = drafterOf(config, options.drafting ?? "off", reference);
+    await loadWeights(checkpoint, { vision, drafter }, device, options);
     const context = contextLength ?? config.maxPositionEmbeddings;
     return new Model({
       name: reference,
@@ -100,7 +106,7 @@ async function loadOnto(
       device,
       tokenizer,
       engram,
-      drafts: options.drafter ?? false,
+      drafter,
       images: vision && new ModelImages(vision.config, device, options.imageLimits),
       dialect: config.architecture === "deepseek-v4.1" ? "v4.1" : "v4",
       contextLength: context,
@@ -119,6 +125,21 @@ async function loadOnto(
 function readsImages({ config, tensors }: Checkpoint): boolean {
   if (config.architecture !== "deepseek-v4.1" || config.imageTokenId === undefined) return false;
   return tensors.some(({ name }) => isVisionTensor(officialName(name)));
+}
+
+/** What drafts for a model. Throws a ModelError where a module is asked for that the model does not have. */
+function drafterOf(config: ModelConfig, asked: DraftingName, where: string): DrafterKind {
+  if (asked === "off" || asked === "ngram") return asked;
+  const hasDspark = config.architecture === "deepseek-v4.1" && config.drafter !== undefined;
+  const hasMtp = config.architecture === "deepseek-v4" && config.numMtpModules > 0;
+  const own = hasDspark ? "dspark" : hasMtp ? "mtp" : undefined;
+  if (asked === "auto" || asked === own) return own ?? "ngram";
+  const has = own === undefined ? "no drafter of its own" : `another drafter: ${own}`;
+  throw new ModelError(`The model has ${has}`, {
+    code: "no-drafter",
+    where,
+    hint: `Say --draft ${own ?? "ngram"} or --draft auto in place of ${asked}`,
+  });
 }
 
 function engramOptions({ engramCacheBytes: cacheBytes }: LoadOptions): EngramOptions {
@@ -181,13 +202,14 @@ async function openModelFiles(reference: string, signal: AbortSignal | undefined
 
 async function loadWeights(
   checkpoint: Checkpoint,
-  vision: VisionCheckpoint | undefined,
+  { vision, drafter }: { vision: VisionCheckpoint | undefined; drafter: DrafterKind },
   device: Device,
-  { drafter, onProgress, signal }: LoadOptions,
+  { onProgress, signal }: LoadOptions,
 ): Promise<void> {
-  // What nobody drafts with stays on disk.
-  const drafts = drafter === true && checkpoint.config.architecture === "deepseek-v4.1";
-  const parameters = checkpoint.parameters.filter(({ name }) => drafts || !name.startsWith("mtp."));
+  // What nobody drafts with stays on disk: of several MTP modules all but the first.
+  const used = { dspark: "mtp.", mtp: "mtp.0.", ngram: undefined, off: undefined }[drafter];
+  const isUsed = (name: string) => !name.startsWith("mtp.") || (used !== undefined && name.startsWith(used));
+  const parameters = checkpoint.parameters.filter(({ name }) => isUsed(name));
   const all = [
     ...parameters.map((parameter) => ({ from: checkpoint, parameter })),
     ...(vision?.parameters ?? []).map((parameter) => ({ from: vision!, parameter })),

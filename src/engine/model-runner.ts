@@ -7,12 +7,13 @@ import type { Device, Program } from "../device/device.ts";
 import { yieldToEventLoop } from "../device/event-loop.ts";
 import { DeviceError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { recordTransformer, type TransformerOptions } from "../model/transformer.ts";
+import { recordTransformer } from "../model/transformer.ts";
 import { cacheLayouts } from "../tensor/graph.ts";
 import type { CacheLayout } from "../tensor/paging.ts";
 import type { Sizes } from "../tensor/shape.ts";
 import { KvCache, type SequenceCache } from "./cache/kv-cache.ts";
-import { type StepPart, stepLimits, stepTables } from "./cache/step-tables.ts";
+import { type StepTables, stepLimits, stepTables } from "./cache/step-tables.ts";
+import { blockTables, type DraftingPart, type DraftToken, pairTables } from "./drafting/draft-tables.ts";
 import type { EngramMemory, NgramPart } from "./engram/engram-memory.ts";
 import { stepTokensAt } from "./step-tokens.ts";
 import { isContentId, vocabularyId } from "./vision/content-ids.ts";
@@ -30,7 +31,13 @@ export interface RunnerOptions {
   readonly engram?: EngramMemory | undefined;
   /** The id of image tokens, where sequences may hold images. */
   readonly imageTokenId?: number | undefined;
-  readonly transformer?: TransformerOptions;
+  /** Compute what the model drafts with as well: its MTP module, or DSpark. The device must hold the weights of it. */
+  readonly drafts?: boolean;
+}
+
+/** Where a sequence drafts from: the token behind all computed ones, or one that was drafted. */
+export interface DraftFrom extends DraftToken {
+  readonly sequence: Sequence;
 }
 
 /** Tokens to append to a sequence, and how many of the last of them want logits. */
@@ -51,6 +58,8 @@ export class ModelRunner {
   readonly stepTokens: number;
   readonly engram: EngramMemory | undefined;
   readonly #imageTokenId: number | undefined;
+  /** Whether it keeps up what the model drafts with: then `draft` may be called. */
+  readonly drafts: boolean;
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
   #limits: { tokens: number; sequences: number; context: number };
@@ -64,14 +73,16 @@ export class ModelRunner {
     this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
     this.engram = options.engram;
     this.#imageTokenId = options.imageTokenId;
+    requireDrafter(config, options.drafts ?? false);
     if (config.architecture === "deepseek-v4.1" && config.engram !== undefined && this.engram === undefined)
       throw new DeviceError("The model has an n-gram memory, and the runner was given none", { code: "no-engram" });
+    this.drafts = options.drafts ?? false;
     const readsImages = options.imageTokenId !== undefined;
-    const graph = recordTransformer(config, { ...options.transformer, readsImages });
+    const graph = recordTransformer(config, { drafts: this.drafts, readsImages });
     const layouts = cacheLayouts(graph);
     const growing = layouts.filter(({ reach }) => reach === Number.POSITIVE_INFINITY);
     this.tokensPerScore = Math.min(4, ...growing.map(({ tokensPerRow }) => tokensPerRow));
-    this.program = device.compile(graph, { limits: this.#stepLimits(layouts), keep: options.keep ?? [] });
+    this.program = device.compile(graph, { limits: this.#limitsOf(layouts), keep: options.keep ?? [] });
     this.cache = new KvCache(this.program, options.maxRewind);
   }
 
@@ -140,27 +151,54 @@ export class ModelRunner {
     }
   }
 
-  async #run(batch: readonly Append[], signal: AbortSignal | undefined): Promise<Float32Array[][]> {
-    const parts = batch.map(
-      ({ sequence, tokenIds, outputs }): StepPart => ({
-        cache: sequence.cache,
-        tokenIds: this.#read(tokenIds),
-        outputs,
-      }),
-    );
-    const images = this.#imageTokenId === undefined ? undefined : stepImages(imageParts(batch), this.config.hiddenSize);
+  /**
+   * A step of the drafter alone, for sequences that have computed something: nothing is appended. Afterwards the program's outputs
+   * "draft.logits" and, of V4.1, "draft.collapsed" are those of the drafts, in their order; `read` is called for them before
+   * another step.
+   */
+  async draft<T>(batch: readonly DraftFrom[], read: (program: Program) => T): Promise<T> {
+    this.#checkTokens(batch.map(({ tokenId }) => tokenId));
+    for (const { sequence } of batch) await sequence.recompute();
+    return this.betweenSteps(async () => {
+      const parts = batch.map(({ sequence: { cache }, tokenId, place }): DraftingPart => {
+        return { cache, tokenIds: [], outputs: 0, ahead: place + 1, draft: { tokenId, place } };
+      });
+      await this.#compute(parts, []);
+      return read(this.program);
+    });
+  }
+
+  /** `batch` is what the parts append; nothing where they draft. */
+  async #compute(parts: readonly DraftingPart[], batch: readonly Append[], signal?: AbortSignal): Promise<void> {
     this.#makeRoom(parts);
-    for (const { cache, tokenIds } of parts) this.cache.prepare(cache, tokenIds.length);
-    const { sizes, inputs } = stepTables(parts, this.cache.layouts, this.#limits.tokens);
+    for (const { cache, tokenIds, ahead = 0 } of parts) this.cache.prepare(cache, tokenIds.length + ahead);
+    const tables = stepTables(parts, this.cache.layouts, this.#limits.tokens);
+    const drafts = this.#draftTables(parts, tables);
+    const images = this.#imageTokenId === undefined ? undefined : stepImages(imageParts(batch), this.config.hiddenSize);
     const ngrams = this.engram?.inputs(ngramParts(batch));
     this.engram?.prefetch(upcomingNgrams(batch));
     const step = {
-      sizes: { ...sizes, ...images?.sizes },
-      inputs: { ...inputs, ...ngrams?.inputs, ...images?.inputs },
+      sizes: { ...tables.sizes, ...drafts?.sizes, ...images?.sizes },
+      inputs: { ...tables.inputs, ...drafts?.inputs, ...ngrams?.inputs, ...images?.inputs },
       late: ngrams?.late ?? {},
     };
-    const outcome = await this.program.run(step, signal);
-    if (outcome === "stopped") throw signal!.reason;
+    if ((await this.program.run(step, signal)) === "stopped") throw signal!.reason;
+  }
+
+  #draftTables(parts: readonly DraftingPart[], tables: StepTables): StepTables | undefined {
+    if (!this.drafts) return undefined;
+    return this.config.architecture === "deepseek-v4"
+      ? pairTables(parts, this.cache.layouts, tables)
+      : blockTables(parts, this.config.drafter!);
+  }
+
+  async #run(batch: readonly Append[], signal: AbortSignal | undefined): Promise<Float32Array[][]> {
+    const parts = batch.map(({ sequence, tokenIds, outputs }) => ({
+      cache: sequence.cache,
+      tokenIds: this.#read(tokenIds),
+      outputs,
+    }));
+    await this.#compute(parts, batch, signal);
     for (const { sequence, tokenIds } of batch) sequence.remember(tokenIds);
 
     const read = this.program.read("logits"); // a copy already
@@ -189,14 +227,9 @@ export class ModelRunner {
     return imageTokenId === undefined ? tokenIds : tokenIds.map((id) => vocabularyId(id, imageTokenId));
   }
 
-  #stepLimits(layouts: readonly CacheLayout[]): Sizes {
-    const limits = stepLimits(layouts, this.#limits);
-    return this.#imageTokenId === undefined ? limits : { ...limits, imageRows: this.#limits.tokens };
-  }
-
-  #makeRoom(parts: readonly StepPart[]): void {
+  #makeRoom(parts: readonly DraftingPart[]): void {
     const tokens = parts.reduce((total, part) => total + part.tokenIds.length, 0);
-    const longest = Math.max(...parts.map(({ cache, tokenIds }) => cache.length + tokenIds.length));
+    const longest = Math.max(...parts.map(({ cache, tokenIds, ahead = 0 }) => cache.length + tokenIds.length + ahead));
     const { tokens: roomTokens, sequences, context } = this.#limits;
     if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
@@ -206,8 +239,22 @@ export class ModelRunner {
       sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
       context: roomContext,
     };
-    this.program.reserve(this.#stepLimits(cacheLayouts(this.program.graph)));
+    this.program.reserve(this.#limitsOf(cacheLayouts(this.program.graph)));
   }
+
+  #limitsOf(layouts: readonly CacheLayout[]): Sizes {
+    const { tokens, sequences } = this.#limits;
+    const images = this.#imageTokenId === undefined ? {} : { imageRows: tokens };
+    const limits = { ...stepLimits(layouts, this.#limits), ...images };
+    if (!this.drafts) return limits;
+    if (this.config.architecture === "deepseek-v4") return { ...limits, pairs: tokens, drafts: sequences };
+    return { ...limits, drafts: sequences * this.config.drafter!.blockSize };
+  }
+}
+
+function requireDrafter(config: ModelConfig, drafts: boolean): void {
+  const has = config.architecture === "deepseek-v4.1" ? config.drafter !== undefined : config.numMtpModules > 0;
+  if (drafts && !has) throw new DeviceError("The model has no drafter", { code: "no-drafter" });
 }
 
 function imageParts(batch: readonly Append[]): ImagePart[] {

@@ -10,7 +10,9 @@ import type { Device } from "../device/device.ts";
 import { ModelError, RequestError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { type DrafterKind, Drafting } from "./drafting/drafting.ts";
 import { DsparkDrafter } from "./drafting/dspark-drafter.ts";
+import { MtpDrafter } from "./drafting/mtp-drafter.ts";
 import type { EngramMemory } from "./engram/engram-memory.ts";
 import type { EncodedPrompt, GenerateOptions, GenerationEvent, GenerationResult } from "./generation.ts";
 import { ModelRunner } from "./model-runner.ts";
@@ -54,8 +56,8 @@ export interface ModelParts {
   readonly device: Device;
   /** The n-gram memory, where the model has one. */
   readonly engram?: EngramMemory | undefined;
-  /** Whether the device holds the weights of the drafter too. */
-  readonly drafts?: boolean;
+  /** What drafts; of "mtp" and "dspark" the device holds the weights too. Default: "off". */
+  readonly drafter?: DrafterKind;
   /** What reads images, where its weights are on the device too. */
   readonly images?: ModelImages | undefined;
   /** Absent when the folder holds none: such a model works on token ids. */
@@ -83,8 +85,8 @@ export class Model implements Disposable {
   readonly addsBeginOfSequence: boolean;
   /** Steps over any mixture of sequences, for those who schedule themselves. */
   readonly runner: ModelRunner;
-  /** DSpark, where the model has it and it was loaded; the runner then keeps the features that it reads. */
-  readonly drafter: DsparkDrafter | undefined;
+  /** What guesses tokens ahead for the answers of this model. */
+  readonly drafting: Drafting;
   /** Images of prompts; undefined for a model that reads none. */
   readonly images: ModelImages | undefined;
 
@@ -98,12 +100,12 @@ export class Model implements Disposable {
     this.notes = parts.notes;
     this.device = parts.device;
     this.addsBeginOfSequence = parts.addsBeginOfSequence;
-    const { config, device, engram, images } = parts;
-    const canDraft = parts.drafts === true && config.architecture === "deepseek-v4.1" && config.drafter !== undefined;
+    const { config, device, engram, drafter = "off", images } = parts;
     this.images = images;
     const imageTokenId = images?.config.imageTokenId;
-    this.runner = new ModelRunner(config, device, { engram, imageTokenId, transformer: { keepStreams: canDraft } });
-    this.drafter = canDraft ? new DsparkDrafter(config, device) : undefined;
+    const drafts = drafter === "mtp" || drafter === "dspark";
+    this.runner = new ModelRunner(config, device, { engram, imageTokenId, drafts });
+    this.drafting = draftingOf(drafter, this.runner, device);
   }
 
   /** Throws a ModelError when the model came without one. */
@@ -260,6 +262,12 @@ export class Model implements Disposable {
     this.images?.[Symbol.dispose]();
     this.device[Symbol.dispose]();
   }
+}
+
+function draftingOf(kind: DrafterKind, runner: ModelRunner, device: Device): Drafting {
+  if (kind === "mtp") return new Drafting(new MtpDrafter(runner));
+  if (kind === "dspark") return new Drafting(new DsparkDrafter(runner, device));
+  return new Drafting(kind);
 }
 
 function isTokenIds(input: PromptInput): input is readonly number[] {

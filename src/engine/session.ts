@@ -33,7 +33,7 @@ export class Session implements Disposable {
       throw new RequestError("The session is answering another prompt", { code: "busy", hint: "Fork it" });
     this.#isBusy = true;
     try {
-      const { defaults, runner, config, contextLength } = this.#model;
+      const { defaults, runner, drafting, config, contextLength } = this.#model;
       const { signal } = options;
       const prompt = await this.#model.preparePrompt(input, { ...(signal === undefined ? {} : { signal }) });
       this.#sequence.images = prompt.images;
@@ -41,6 +41,7 @@ export class Session implements Disposable {
       const chosen = { ...sampling, ...withoutUndefined(options) };
       const setting = {
         runner,
+        drafting,
         tokenizer: this.#model.hasTokenizer ? this.#model.tokenizer : undefined,
         sequence: this.#sequence,
         eosTokenIds: new Set([...config.eosTokenIds, ...eosTokenIds]),

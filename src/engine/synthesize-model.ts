@@ -7,7 +7,7 @@ import { UsageError } from "../errors.ts";
 import { layOutGguf } from "../format/gguf-writer.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { ggufMetadata, ggufName } from "../model/gguf-names.ts";
-import { modelParameters, type Parameter } from "../model/parameters.ts";
+import { drafterParameters, modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
 import { countElements } from "../tensor/shape.ts";
@@ -23,6 +23,8 @@ export interface SynthesizeOptions {
   readonly preset: string;
   readonly type: SynthesizeType;
   readonly seed?: number;
+  /** For V4: write a module for multi-token prediction as well. Those of V4.1 have a drafter anyway. */
+  readonly mtp?: boolean;
   /** For V4.1: bytes of each table of its n-gram memory. Default: 256 MiB. */
   readonly engramBytes?: number;
   /** For V4.1: zeros that take no room on disk, to try what the size of a model changes. */
@@ -42,14 +44,19 @@ export async function synthesizeModel(
   path: string,
   options: SynthesizeOptions,
 ): Promise<{ parameters: number; bytes: number }> {
-  const config = presetConfig(options.preset, options.engramBytes);
+  const preset = presetConfig(options.preset, options.engramBytes);
+  const config = options.mtp && preset.architecture === "deepseek-v4" ? { ...preset, numMtpModules: 1 } : preset;
   if (config.architecture === "deepseek-v4.1") {
     const json = v41PresetJson(options.preset, options.engramBytes ?? defaultEngramBytes)!;
     return synthesizeCheckpoint(path, json, config, options);
   }
-  const parameters = modelParameters(config);
+  const parameters = [...modelParameters(config), ...drafterParameters(config)];
   const types = parameters.map((parameter) => typeOf(parameter, options.type));
-  const tensors = parameters.map(({ name, shape }, i) => ({ name: ggufName(name), shape, type: types[i]! }));
+  const tensors = parameters.map(({ name, shape }, i) => ({
+    name: ggufName(name, config.numLayers),
+    shape,
+    type: types[i]!,
+  }));
   const metadata = [...ggufMetadata(config, options.preset), ...byteTokenizer(config.vocabSize)];
   const { header, places, fileBytes } = layOutGguf(metadata, tensors);
   const file = await open(path, "w");

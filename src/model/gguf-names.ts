@@ -42,6 +42,16 @@ const layerNames: ReadonlyMap<string, string> = new Map([
   ["ffn_up_shexp.weight", "ffn.shared_experts.w3.weight"],
 ]);
 
+/** Below `blk.N.` of a module for multi-token prediction, which is a block behind the layers, beside the names of a layer. */
+const mtpNames: ReadonlyMap<string, string> = new Map([
+  ["nextn.e_proj.weight", "e_proj.weight"],
+  ["nextn.h_proj.weight", "h_proj.weight"],
+  ["nextn.enorm.weight", "enorm.weight"],
+  ["nextn.hnorm.weight", "hnorm.weight"],
+  ["nextn.shared_head_norm.weight", "norm.weight"],
+  ...["fn", "base", "scale"].map((role) => [`nextn.hc_head_${role}.weight`, `hc_head_${role}`] as const),
+]);
+
 const rootNames: ReadonlyMap<string, string> = new Map([
   ["token_embd.weight", "embed.weight"],
   ["output.weight", "head.weight"],
@@ -51,21 +61,45 @@ const rootNames: ReadonlyMap<string, string> = new Map([
   ["output_hc_scale.weight", "hc_head_scale"],
 ]);
 
-/** The official name of a GGUF tensor; undefined for one that the architecture does not have. */
-export function officialNameOfGguf(name: string): string | undefined {
-  const layer = /^blk\.(\d+)\.(.*)$/s.exec(name);
-  if (layer === null) return rootNames.get(name);
-  const official = layerNames.get(layer[2]!);
-  return official === undefined ? undefined : `layers.${layer[1]}.${official}`;
+/**
+ * The official name of a GGUF tensor; undefined for one that the architecture does not have. Blocks from `numLayers` on are modules
+ * for multi-token prediction.
+ */
+export function officialNameOfGguf(name: string, numLayers: number): string | undefined {
+  const block = /^blk\.(\d+)\.(.*)$/s.exec(name);
+  if (block === null) return rootNames.get(name);
+  const [number, rest] = [Number(block[1]), block[2]!];
+  const isLayer = number < numLayers;
+  const official = layerNames.get(rest) ?? (isLayer ? undefined : mtpNames.get(rest));
+  if (official === undefined) return undefined;
+  return isLayer ? `layers.${number}.${official}` : `mtp.${number - numLayers}.${official}`;
 }
 
 /** The GGUF name of an official one: the way back. */
-export function ggufName(official: string): string {
-  const layer = /^layers\.(\d+)\.(.*)$/s.exec(official);
-  const [names, rest] = layer === null ? [rootNames, official] : [layerNames, layer[2]!];
+export function ggufName(official: string, numLayers: number): string {
+  const block = /^(layers|mtp)\.(\d+)\.(.*)$/s.exec(official);
+  const [names, rest] = block === null ? [rootNames, official] : [new Map([...layerNames, ...mtpNames]), block[3]!];
   const found = [...names].find(([, name]) => name === rest)?.[0];
   if (found === undefined) throw new ModelError(`GGUF has no name for "${official}"`, { code: "no-name" });
-  return layer === null ? found : `blk.${layer[1]}.${found}`;
+  if (block === null) return found;
+  return `blk.${Number(block[2]) + (block[1] === "mtp" ? numLayers : 0)}.${found}`;
+}
+
+/**
+ * Where the modules for multi-token prediction begin: files may or may not count them as blocks. `numModules` of them are there,
+ * none if the tensors are missing.
+ */
+export function ggufBlocks(
+  tensorNames: Iterable<string>,
+  blockCount: unknown,
+): { numLayers: number; numModules: number } {
+  const modules = new Set<number>();
+  for (const name of tensorNames) {
+    const block = /^blk\.(\d{1,4})\.nextn\./.exec(name);
+    if (block !== null) modules.add(Number(block[1]));
+  }
+  const count = typeof blockCount === "number" ? blockCount : 0; // what is no number, the check of the config refuses
+  return { numLayers: Math.min(count, ...modules), numModules: modules.size };
 }
 
 /** Metadata keys below `deepseek4.` and the keys of config.json that say the same. */
@@ -190,6 +224,6 @@ export function ggufMetadata(config: V4Config, name: string): GgufMetadata {
     count("hyper_connection.sinkhorn_iterations", config.hcSinkhornIterations),
     float("hyper_connection.epsilon", config.hcEps),
     ["deepseek4.swiglu_clamp_exp", "ARRAY:FLOAT32", config.compressRatios.map(() => config.swigluLimit)],
-    count("nextn_predict_layers", 0),
+    count("nextn_predict_layers", config.numMtpModules),
   ];
 }

@@ -3,11 +3,11 @@
  * the only list there is; what a checkpoint must contain follows from it. Tables that are read row by row stand apart: no graph
  * holds them.
  */
-import type { Graph } from "../tensor/graph.ts";
+import { Graph } from "../tensor/graph.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordMultiTokenPrediction } from "./multi-token-prediction.ts";
 import { recordTransformer } from "./transformer.ts";
-import { recordDrafter, recordMarkovHead } from "./v41/drafter.ts";
+import { recordMarkovHead } from "./v41/drafter.ts";
 
 export interface Parameter {
   readonly name: string;
@@ -33,10 +33,16 @@ export function drafterParameters(config: ModelConfig): Parameter[] {
 }
 
 function drafterGraphs(config: ModelConfig): Graph[] {
-  if (config.architecture === "deepseek-v4")
-    return Array.from({ length: config.numMtpModules }, (_, module) => recordMultiTokenPrediction(config, module));
+  if (config.architecture === "deepseek-v4") {
+    const streams = ["tokens", config.hcMult, config.hiddenSize] as const;
+    return Array.from({ length: config.numMtpModules }, (_, module) => {
+      const g = new Graph();
+      recordMultiTokenPrediction(g, config, g.input("streams", "f32", streams), module);
+      return g;
+    });
+  }
   if (config.drafter === undefined) return [];
-  return [recordDrafter(config, config.drafter), recordMarkovHead(config, config.drafter)];
+  return [recordTransformer(config, { drafts: true }), recordMarkovHead(config, config.drafter)];
 }
 
 /** The tables of Engram, one for each of its layers, in their order: [rows, headDim]. */

@@ -11,6 +11,8 @@ export interface Step {
   readonly positions: Tensor;
   /** [tokens] i32, the sequence of the step that the token belongs to. */
   readonly sequences: Tensor;
+  /** Positions are computed one token late, when the next token is known. */
+  readonly isLate?: boolean;
 }
 
 export function stepInputs(g: Graph): Step {

@@ -6,22 +6,19 @@
  */
 import { Graph, type Tensor } from "../tensor/graph.ts";
 import { gatherRows } from "../tensor/ops/gather-rows.ts";
-import { linear } from "../tensor/ops/linear.ts";
 import { repeatStreams } from "../tensor/ops/repeat-streams.ts";
-import { rmsNorm } from "../tensor/ops/rms-norm.ts";
 import { block } from "./block.ts";
 import type { ModelConfig, V4Config } from "./config.ts";
 import { collapseHead } from "./hyper-connections.ts";
 import { withImageRows } from "./image-rows.ts";
+import { recordMultiTokenPrediction } from "./multi-token-prediction.ts";
 import { type Step, stepInputs } from "./step.ts";
 import { recordV41Layers } from "./v41/layers.ts";
+import { embedding, outputLogits } from "./vocabulary.ts";
 
 export interface TransformerOptions {
-  /**
-   * Keep what a drafter reads: the streams that leave the last layer of V4 as the output "streams", or the features of
-   * V4.1 (v41/layers.ts).
-   */
-  readonly keepStreams?: boolean;
+  /** Record what the model drafts with as well: its MTP module, or DSpark. The config must name one. */
+  readonly drafts?: boolean;
   /** Tokens may be parts of images: their rows are inputs (image-rows.ts). */
   readonly readsImages?: boolean;
 }
@@ -30,14 +27,14 @@ export interface TransformerOptions {
 export function recordTransformer(config: ModelConfig, options: TransformerOptions = {}): Graph {
   const g = new Graph();
   const step = stepInputs(g);
-  const words = embedding(g, config, step.tokenIds);
+  const words = g.label("embeddings", embedding(g, config, step.tokenIds));
   const embedded = options.readsImages ? withImageRows(g, config.hiddenSize, words) : words;
   const outputRows = g.input("outputRows", "i32", ["outputs"]);
-  const keep = options.keepStreams ?? false;
+  const drafts = options.drafts ?? false;
   const collapsed =
     config.architecture === "deepseek-v4.1"
-      ? recordV41Layers(g, config, embedded, step, outputRows, keep)
-      : recordV4Layers(g, config, embedded, step, outputRows, keep);
+      ? recordV41Layers(g, config, embedded, step, outputRows, drafts)
+      : recordV4Layers(g, config, embedded, step, outputRows, drafts);
   g.label("head.collapsed", collapsed);
   g.output("logits", outputLogits(g, config, "norm.weight", collapsed, "head.normed"));
   return g;
@@ -50,25 +47,13 @@ function recordV4Layers(
   embedded: Tensor,
   step: Step,
   outputRows: Tensor,
-  keepStreams: boolean,
+  drafts: boolean,
 ): Tensor {
   let streams = g.call(repeatStreams, [embedded], { count: config.hcMult });
   config.compressRatios.forEach((ratio, l) => {
     const layer = { name: `layers.${l}`, ratio, hashRouted: config.hashRouted[l]! };
     streams = g.label(`layers.${l}.streams`, block(g, config, layer, streams, step));
   });
-  if (keepStreams) g.output("streams", streams);
+  if (drafts) recordMultiTokenPrediction(g, config, streams);
   return collapseHead(g, config, "hc_head", g.call(gatherRows, [streams, outputRows], {}));
-}
-
-/** Token ids [tokens] -> [tokens, hiddenSize]. */
-export function embedding(g: Graph, { vocabSize, hiddenSize }: ModelConfig, tokenIds: Tensor): Tensor {
-  return g.label("embeddings", g.call(gatherRows, [g.weight("embed.weight", [vocabSize, hiddenSize]), tokenIds], {}));
-}
-
-/** Final norm and output matrix: [outputs, hiddenSize] -> [outputs, vocabSize]. */
-export function outputLogits(g: Graph, config: ModelConfig, norm: string, x: Tensor, label: string): Tensor {
-  const { hiddenSize, vocabSize, rmsNormEps: eps } = config;
-  const normed = g.label(label, g.call(rmsNorm, [x, g.weight(norm, [hiddenSize])], { eps }));
-  return g.call(linear, [normed, g.weight("head.weight", [vocabSize, hiddenSize])], {});
 }

@@ -125,8 +125,9 @@ export function cacheLayouts(graph: Graph): CacheLayout[] {
   return [...new Map(layouts.map((layout) => [layoutName(layout), layout])).values()];
 }
 
-/** The named size of the rows that a step adds to the caches of a layout: one a token, or one a group that closes. */
-export function newRows({ tokensPerRow }: CacheLayout): Dim {
+/** The named size of the rows that a step adds to the caches of a layout: one a token, a pair of tokens, or a group that closes. */
+export function newRows({ tokensPerRow, isLate }: CacheLayout): Dim {
+  if (isLate) return "pairs";
   return tokensPerRow === 1 ? "tokens" : `closed.${tokensPerRow}`;
 }
 

@@ -10,11 +10,13 @@ export interface CacheLayout {
   readonly tokensPerRow: number;
   /** Rows before the newest one that a step may read; Infinity if all. */
   readonly reach: number;
+  /** A row is written in the step of the token after its own: it needs both (multi-token prediction). */
+  readonly isLate?: boolean;
 }
 
 /** Caches of one layout share their page tables. The name of the layout, for inputs and sizes of the graph. */
-export function layoutName({ tokensPerRow, reach }: CacheLayout): string {
-  return `${tokensPerRow}x${reach === Number.POSITIVE_INFINITY ? "all" : reach}`;
+export function layoutName({ tokensPerRow, reach, isLate }: CacheLayout): string {
+  return `${tokensPerRow}x${reach === Number.POSITIVE_INFINITY ? "all" : reach}${isLate ? "-late" : ""}`;
 }
 
 /** Tokens after which every compress ratio of the family is at a group border; pages of growing caches hold this many. */

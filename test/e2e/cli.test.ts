@@ -65,6 +65,9 @@ describe("run", () => {
     assert.equal(document.text, answer);
     assert.equal(document.finish_reason, "stop");
     assert.equal(document.generated_tokens, document.token_ids.length);
+    const { drafter, drafted, accepted, tokens_per_step } = document.draft;
+    assert.equal(drafter, "ngram");
+    assert.ok(accepted <= drafted && tokens_per_step >= 1);
     assert.deepEqual(document.tool_calls, []);
     for (const phase of ["load", "prefill", "decode"]) assert.equal(typeof document.seconds[phase], "number");
     assert.equal(status, 0);

@@ -92,6 +92,7 @@ export class ScriptedEngine implements EnginePort {
         promptTokens: this.#prompts,
         cachedTokens: 0,
         generatedTokens: this.#generated,
+        drafts: 0,
         draftedTokens: 0,
         acceptedTokens: 0,
         preemptions: 0,

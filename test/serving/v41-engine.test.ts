@@ -13,6 +13,7 @@ import { MemoryCache } from "../../src/engine/batching/memory-cache.ts";
 import type { SequenceCachePort } from "../../src/engine/batching/sequence-cache-port.ts";
 import { PrefixCache } from "../../src/engine/cache/prefix-cache.ts";
 import { sequenceBytes } from "../../src/engine/cache/sequence-bytes.ts";
+import { Drafting } from "../../src/engine/drafting/drafting.ts";
 import { loadModel } from "../../src/engine/load-model.ts";
 import { digestOfModel } from "../../src/engine/model-digest.ts";
 import type { SamplingOptions } from "../../src/engine/sampling/sampling-options.ts";
@@ -66,7 +67,7 @@ describe("the batch engine with a V4.1 model", () => {
     test(`requests of all kinds together get the tokens that each gets alone (drafting ${drafting})`, async () => {
       const lengths = [1, 5, 60, 127, 128, 129, 300, 700];
       const requests = lengths.map((length, i) => requestOf(i, length, 4 + ((i * 5) % 20)));
-      const engine = engineOf({ drafting });
+      const engine = engineOf({ drafting: new Drafting(drafting) });
       const answers = await Promise.all(requests.map((request) => ask(engine, request)));
       for (const [i, request] of requests.entries())
         assert.deepEqual(answers[i]!.ids, await alone(request), request.id);

@@ -14,6 +14,7 @@ import { RunningStep } from "../../src/engine/batching/running-step.ts";
 import type { SequenceCachePort } from "../../src/engine/batching/sequence-cache-port.ts";
 import { replayTrace } from "../../src/engine/batching/trace.ts";
 import { sequenceBytes } from "../../src/engine/cache/sequence-bytes.ts";
+import { Drafting } from "../../src/engine/drafting/drafting.ts";
 import { loadModel } from "../../src/engine/load-model.ts";
 import type { SamplingOptions } from "../../src/engine/sampling/sampling-options.ts";
 import { DeviceError } from "../../src/errors.ts";
@@ -111,7 +112,7 @@ const mixed = Array.from({ length: 16 }, (_, i) =>
 describe("the batch engine", () => {
   for (const drafting of ["off", "ngram"] as const) {
     test(`requests of all kinds together get the tokens that each gets alone (drafting ${drafting})`, async () => {
-      const engine = engineOf({ drafting });
+      const engine = engineOf({ drafting: new Drafting(drafting) });
       const outcomes = await Promise.all(mixed.map((request) => ask(engine, request)));
       for (const [i, request] of mixed.entries()) {
         assert.deepEqual(outcomes[i]!.ids, await alone(request), request.id);
@@ -274,7 +275,7 @@ describe("the batch engine", () => {
   });
 
   test("a cancelled prompt ends the step that computes it, but not twice in a row at the cost of another answer", async () => {
-    const engine = engineOf({ drafting: "off" });
+    const engine = engineOf({ drafting: new Drafting("off") });
     const { runner } = model;
     const step = runner.step.bind(runner);
     const prompts = new Map([1, 2, 3].map((i) => [promptOf(400, i)[0]!, `p${i}`]));

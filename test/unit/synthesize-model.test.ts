@@ -7,7 +7,10 @@ import { openCheckpointAt } from "../../src/engine/checkpoint-folder.ts";
 import { loadModel } from "../../src/engine/load-model.ts";
 import { engramNeed } from "../../src/engine/memory-need.ts";
 import { presetConfig, synthesizeModel, synthesizeTypes } from "../../src/engine/synthesize-model.ts";
+import { ggufBlocks, ggufName, officialNameOfGguf } from "../../src/model/gguf-names.ts";
+import { drafterParameters, modelParameters } from "../../src/model/parameters.ts";
 
+const mtpConfig = { ...presetConfig("tiny"), numMtpModules: 1 };
 const scratch = mkdtempSync(join(tmpdir(), "freehold-synthesize-"));
 after(() => rmSync(scratch, { recursive: true }));
 
@@ -36,6 +39,40 @@ describe("synthesised models", () => {
       await checkpoint.close();
     });
   }
+
+  test("with a module for multi-token prediction: it stands behind the layers, and drafts", async () => {
+    const path = join(scratch, "mtp.gguf");
+    const { parameters } = await synthesizeModel(path, { preset: "tiny", type: "q8_0", mtp: true });
+    const without = await synthesizeModel(join(scratch, "no-mtp.gguf"), { preset: "tiny", type: "q8_0" });
+    assert.ok(parameters > 1.1 * without.parameters);
+    const options = { temperature: 0, maxTokens: 30, ignoreEos: true };
+    const answers = [];
+    for (const drafting of ["off", "mtp", "auto"] as const) {
+      using model = await loadModel(path, { drafting, threads: 1 });
+      assert.deepEqual([model.config.numLayers, model.config.numMtpModules], [6, 1]);
+      answers.push(await model.complete([5, 6, 7, 8], options));
+    }
+    assert.deepEqual(
+      answers.map(({ drafts }) => drafts.drafter),
+      ["off", "mtp", "mtp"],
+    );
+    assert.ok(answers[1]!.drafts.drafted > 0);
+    for (const { tokenIds } of answers) assert.deepEqual(tokenIds, answers[0]!.tokenIds);
+    const asked = loadModel(path, { drafting: "dspark" });
+    await assert.rejects(asked, { code: "no-drafter", message: "The model has another drafter: mtp" });
+  });
+
+  test("modules count as blocks or do not: names and layers are the same", () => {
+    const tensors = ["blk.0.attn_q_a.weight", "blk.6.attn_q_a.weight", "blk.6.nextn.e_proj.weight", "output.weight"];
+    for (const count of [6, 7]) {
+      assert.deepEqual(ggufBlocks(tensors, count), { numLayers: 6, numModules: 1 });
+      assert.equal(officialNameOfGguf("blk.6.nextn.e_proj.weight", 6), "mtp.0.e_proj.weight");
+    }
+    assert.deepEqual(ggufBlocks(["blk.0.attn_q_a.weight"], 6), { numLayers: 6, numModules: 0 });
+    assert.equal(officialNameOfGguf("blk.5.nextn.e_proj.weight", 6), undefined);
+    const names = [...modelParameters(mtpConfig), ...drafterParameters(mtpConfig)].map(({ name }) => name);
+    for (const name of names) assert.equal(officialNameOfGguf(ggufName(name, 6), 6), name);
+  });
 
   test("the same seed writes the same file, another seed another", async () => {
     const write = async (name: string, seed: number) => {

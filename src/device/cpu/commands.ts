@@ -79,7 +79,8 @@ export class CommandWriter {
   node(node: GraphNode): void {
     const { op, inputs, outputs, attributes } = node;
     const [first] = outputs as [Tensor];
-    if (outputs.every((output) => countElements(this.#place.shape(output)) === 0)) return;
+    const isEmpty = (tensor: Tensor) => countElements(this.#place.shape(tensor)) === 0;
+    if (outputs.every(isEmpty) || (op.name === "writeRows" && isEmpty(inputs[1]!))) return;
     if (op.name === "linear") this.#linear(inputs, first, 1);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
     else if (op.name === "experts") this.#experts(inputs, first, attributes as ExpertsAttributes);

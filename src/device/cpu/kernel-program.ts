@@ -197,7 +197,9 @@ export class KernelProgram implements Program {
     const slotBytes = Math.max(...quantized);
     const expertBytes = Math.max(...experts);
     const region = this.#host.allocate(quantizedSlots * slotBytes + expertBytes);
-    const perWorker = scratchBytes(this.#limits.tokens ?? 1, Math.max(...heads), Math.max(...fullAttention));
+    // What drafts has rows of its own; several sequences may draft more tokens than a step of the model holds.
+    const { tokens = 1, pairs = 0, drafts = 0 } = this.#limits;
+    const perWorker = scratchBytes(Math.max(tokens, pairs, drafts), Math.max(...heads), Math.max(...fullAttention));
     this.#work = {
       quantized: Array.from({ length: quantizedSlots }, (_, i) => ({
         address: region.address + i * slotBytes,

@@ -3,8 +3,8 @@
  * it takes rows of logits and says which tokens they gave.
  */
 import { FreeholdError } from "../../errors.ts";
-import { DraftLength } from "../drafting/draft-length.ts";
-import { NgramDraft } from "../drafting/ngram-draft.ts";
+import type { AnswerDrafts, Drafting, WantedDraft } from "../drafting/drafting.ts";
+import { draftChoice } from "../generation.ts";
 import type { Sequence } from "../model-runner.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import { TokenHistory } from "../sampling/token-history.ts";
@@ -41,14 +41,11 @@ export class Answer {
   readonly #allowed: AllowedStarts;
   readonly #stopTokens: ReadonlySet<number>;
   readonly #promptLogprobs: TokenLogprob[] = [];
-  readonly #ngram: NgramDraft | undefined;
-  readonly #draftLength: DraftLength;
+  readonly #drafts: AnswerDrafts;
   /** What the listener has not heard yet. */
   #newIds: number[] = [];
   #newLogprobs: TokenLogprob[] = [];
   #cachedTokens: number | undefined;
-  #drafted = 0;
-  #accepted = 0;
   readonly #submittedMs: number;
   #startedMs: number | undefined;
   #firstTokenMs: number | undefined;
@@ -67,8 +64,7 @@ export class Answer {
     this.#history = new TokenHistory(tokenIds.filter((id) => !isContentId(id)));
     this.#allowed = new AllowedStarts(beginsWith ?? [[]]);
     this.#stopTokens = new Set(stopTokenIds);
-    this.#ngram = setting.mostDrafted > 0 ? new NgramDraft(this.tokenIds) : undefined;
-    this.#draftLength = new DraftLength(setting.mostDrafted);
+    this.#drafts = setting.drafting.follow(this.tokenIds);
     this.#submittedMs = setting.nowMs;
     for (const id of generated) {
       this.#history.push(id);
@@ -79,6 +75,11 @@ export class Answer {
 
   get hasStarted(): boolean {
     return this.#startedMs !== undefined;
+  }
+
+  /** Drafts that were verified. */
+  get draftCount(): number {
+    return this.#drafts.drafts;
   }
 
   get generatedTokens(): number {
@@ -117,9 +118,7 @@ export class Answer {
     if (known !== this.tokenIds.length || rows.length === 0) return;
     const accepted = await this.#sampleAll(rows.slice(-1 - draft.length), draft, pacer);
     this.#firstTokenMs ??= nowMs;
-    this.#drafted += draft.length;
-    this.#accepted += accepted;
-    this.#draftLength.verified(draft.length, accepted);
+    this.#drafts.verified(draft.length, accepted);
     if (accepted < draft.length) sequence.rewind(draft.length - accepted);
   }
 
@@ -173,11 +172,15 @@ export class Answer {
     }
   }
 
-  /** Looks for tokens that may follow. */
-  proposeDraft(): void {
-    const isOpen = this.finish === undefined && this.#allowed.isComplete && this.#ngram !== undefined;
-    const room = this.mostTokens - this.tokenIds.length - 1;
-    this.draft = isOpen ? this.#ngram!.propose(Math.min(room, this.#draftLength.next())) : [];
+  /** What a draft for its next step needs; undefined where it cannot use one. */
+  get wantedDraft(): WantedDraft | undefined {
+    const { sequence, tokenIds } = this;
+    if (sequence === undefined || this.finish !== undefined || this.isCancelled || !this.#allowed.isComplete)
+      return undefined;
+    if (sequence.length !== tokenIds.length - 1 || this.generatedTokens === 0) return undefined; // still in its prompt
+    const room = this.mostTokens - tokenIds.length - 1;
+    const choose = draftChoice(this.#sampler, this.#history);
+    return { drafts: this.#drafts, sequence, anchor: tokenIds.at(-1)!, room, choose };
   }
 
   /** What is new since it was asked last, for the listener. */
@@ -202,8 +205,8 @@ export class Answer {
       promptTokens: this.request.tokenIds.length,
       cachedTokens: this.#cachedTokens ?? 0,
       generatedTokens: this.generatedTokens,
-      draftedTokens: this.#drafted,
-      acceptedTokens: this.#accepted,
+      draftedTokens: this.#drafts.drafted,
+      acceptedTokens: this.#drafts.accepted,
       seconds: {
         queue: (started - this.#submittedMs) / 1000,
         prefill: Math.max(0, first - started) / 1000,
@@ -223,8 +226,7 @@ export class Answer {
 export interface AnswerSetting {
   readonly listener: (event: EngineEvent) => void;
   readonly contextLength: number;
-  /** Tokens that a draft may have; 0: no drafts. */
-  readonly mostDrafted: number;
+  readonly drafting: Drafting;
   readonly nowMs: number;
 }
 

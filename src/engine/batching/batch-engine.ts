@@ -7,6 +7,7 @@ import { yieldToEventLoop } from "../../device/event-loop.ts";
 import { DeviceError, FreeholdError, RequestError } from "../../errors.ts";
 import { modelParameters } from "../../model/parameters.ts";
 import { sequenceBytes } from "../cache/sequence-bytes.ts";
+import type { Drafting } from "../drafting/drafting.ts";
 import { parameterCounts } from "../memory-need.ts";
 import type { Model } from "../model.ts";
 import type { Append, Sequence } from "../model-runner.ts";
@@ -34,8 +35,8 @@ import { TracedScheduler } from "./trace.ts";
 export interface BatchEngineOptions {
   /** Changes of schedulerDefaults. */
   readonly scheduling?: Partial<Omit<SchedulerOptions, "bytesPerSequence" | "bytesPerToken" | "sharesPrefixes">>;
-  /** Guess tokens ahead and verify them: never changes an answer. Default "ngram". */
-  readonly drafting?: "off" | "ngram";
+  /** What guesses tokens ahead; never changes an answer. Default: what the model was loaded with. */
+  readonly drafting?: Drafting;
   /** Requests that may be in the engine at the same time; more are refused as "overloaded". Default 10,000. */
   readonly maxRequests?: number;
   /** What loading took, for `info`. */
@@ -46,8 +47,6 @@ export interface BatchEngineOptions {
   readonly onTrace?: (line: string) => void;
 }
 
-/** Tokens of one draft. */
-const mostDrafted = 8;
 /** Logits of prompts that a step may hold: 64 MB of them. */
 const mostPromptLogits = 16 << 20;
 
@@ -66,13 +65,20 @@ export class BatchEngine implements EnginePort {
   readonly #model: Model;
   readonly #cache: SequenceCachePort;
   readonly #scheduler: Scheduler;
-  readonly #mostDrafted: number;
+  readonly #drafting: Drafting;
   readonly #maxRequests: number;
   /** By the client's id, and by the scheduler's. */
   readonly #byId = new Map<string, Answer>();
   readonly #bySerial = new Map<string, Answer>();
   readonly #pacer = new Pacer();
-  readonly #totals = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, draftedTokens: 0, acceptedTokens: 0 };
+  readonly #totals: Totals = {
+    promptTokens: 0,
+    cachedTokens: 0,
+    generatedTokens: 0,
+    drafts: 0,
+    draftedTokens: 0,
+    acceptedTokens: 0,
+  };
   #serials = 0;
   #state: EngineStatus["state"] = "ready";
   #steps = 0;
@@ -90,8 +96,8 @@ export class BatchEngine implements EnginePort {
   constructor(model: Model, cache: SequenceCachePort, options: BatchEngineOptions = {}) {
     this.#model = model;
     this.#cache = cache;
-    this.info = engineInfo(model, options.loadSeconds ?? 0, options.maxImages ?? 100);
-    this.#mostDrafted = options.drafting === "off" ? 0 : mostDrafted;
+    this.#drafting = options.drafting ?? model.drafting;
+    this.info = engineInfo(model, this.#drafting, options);
     this.#maxRequests = options.maxRequests ?? 10_000;
     const settings: SchedulerOptions = {
       ...schedulerDefaults,
@@ -185,7 +191,7 @@ export class BatchEngine implements EnginePort {
       throw new RequestError(`A request with the id "${request.id}" is running`, { code: "duplicate-id", where: "id" });
     checkRequest(request, config.vocabSize, contextLength);
     const serial = String(this.#serials++);
-    const setting = { listener, contextLength, mostDrafted: this.#mostDrafted, nowMs: performance.now() };
+    const setting = { listener, contextLength, drafting: this.#drafting, nowMs: performance.now() };
     const answer = new Answer(request, serial, setting);
     this.#byId.set(request.id, answer);
     this.#bySerial.set(serial, answer);
@@ -305,6 +311,7 @@ export class BatchEngine implements EnginePort {
     this.#steps++;
     this.#pacer.restart();
     for (const [i, item] of work.entries()) await this.#take(item, results[i]!);
+    await this.#draft(work, milliseconds);
     for (const { answer } of work) this.#tellNews(answer);
     const progress = work
       .filter(({ answer }) => answer.sequence !== undefined && !answer.isCancelled)
@@ -361,10 +368,31 @@ export class BatchEngine implements EnginePort {
       if (answer.isCancelled) return;
       if (remember) this.#rememberStop(answer);
       await answer.take(result.rows, draft, this.#pacer, performance.now());
-      answer.proposeDraft();
     } catch (error) {
       if (isFatal(error)) this.#die(error);
       else this.#fail(answer, error);
+    }
+  }
+
+  /** Guesses what follows, for all who wait for their next token. */
+  async #draft(work: readonly Work[], milliseconds: number): Promise<void> {
+    this.#drafting.costs.step(
+      work.reduce((sum, { append }) => sum + append.tokenIds.length, 0),
+      milliseconds,
+    );
+    const wanted = work.flatMap(({ answer }) => {
+      answer.draft = [];
+      const draft = answer.wantedDraft;
+      return draft === undefined ? [] : [{ answer, ...draft }];
+    });
+    // What the scheduler has no room for is not drafted.
+    const most = Math.floor(schedulerDefaults.maxDraftTokens / Math.max(1, wanted.length));
+    try {
+      const drafts = await this.#drafting.propose(wanted, most);
+      for (const [i, { answer }] of wanted.entries()) answer.draft = drafts[i]!;
+    } catch (error) {
+      if (!isFatal(error)) throw error;
+      this.#die(error);
     }
   }
 
@@ -436,7 +464,10 @@ function windBackToKept({ sequence, keptTokens, request }: Answer): boolean {
   return true;
 }
 
-type Totals = Record<"promptTokens" | "cachedTokens" | "generatedTokens" | "draftedTokens" | "acceptedTokens", number>;
+type Totals = Record<
+  "promptTokens" | "cachedTokens" | "generatedTokens" | "drafts" | "draftedTokens" | "acceptedTokens",
+  number
+>;
 
 /** What this engine did for a request; one that never started counts for nothing. */
 function addUsage(totals: Totals, answer: Answer): void {
@@ -445,11 +476,16 @@ function addUsage(totals: Totals, answer: Answer): void {
   totals.promptTokens += promptTokens;
   totals.cachedTokens += cachedTokens;
   totals.generatedTokens += generatedTokens - answer.request.generated.length;
+  totals.drafts += answer.draftCount;
   totals.draftedTokens += draftedTokens;
   totals.acceptedTokens += acceptedTokens;
 }
 
-function engineInfo(model: Model, loadSeconds: number, maxImages: number): EngineInfo {
+function engineInfo(
+  model: Model,
+  drafting: Drafting,
+  { loadSeconds = 0, maxImages = 100 }: BatchEngineOptions,
+): EngineInfo {
   const { config, defaults, device, images } = model;
   const { eosTokenIds, ...sampling } = defaults;
   return {
@@ -463,6 +499,7 @@ function engineInfo(model: Model, loadSeconds: number, maxImages: number): Engin
     device: device.name,
     kernels: device.kernels,
     threads: device.threads,
+    drafter: drafting.kind,
     parameters: parameterCounts(modelParameters(config), config).total,
     loadSeconds,
     ...(images === undefined

@@ -74,6 +74,8 @@ export interface EngineInfo {
   readonly device: string;
   readonly kernels: string;
   readonly threads: number;
+  /** What guesses tokens ahead: "off", "ngram", "mtp" or "dspark". */
+  readonly drafter?: string;
   readonly parameters: number;
   readonly loadSeconds: number;
   /** Undefined for a model that reads none. */
@@ -178,6 +180,8 @@ export interface EngineCounters {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly generatedTokens: number;
+  /** Drafts that were verified, with their tokens. */
+  readonly drafts: number;
   readonly draftedTokens: number;
   readonly acceptedTokens: number;
   readonly preemptions: number;

@@ -46,7 +46,7 @@ export class KvCache {
   prepare(sequence: SequenceCache, tokens: number): void {
     for (const { name, layout, pageRows, pool } of this.layouts) {
       const pages = sequence.pagesOf(name);
-      const first = Math.floor(sequence.length / layout.tokensPerRow);
+      const first = Math.floor(Math.max(0, sequence.length - (layout.isLate ? 1 : 0)) / layout.tokensPerRow);
       const end = Math.floor((sequence.length + tokens) / layout.tokensPerRow);
       for (let index = Math.floor(first / pageRows); index * pageRows < end; index++) {
         const page = pages.get(index);

@@ -12,6 +12,8 @@ export interface StepPart {
   readonly cache: SequenceCache;
   readonly tokenIds: readonly number[];
   readonly outputs: number;
+  /** Rows behind those of its tokens that the step touches as well: those of a draft. */
+  readonly ahead?: number;
 }
 
 export interface StepTables {
@@ -57,15 +59,18 @@ function addLayout(
 ): void {
   const width = tableWidth(parts, layout, pageRows, maxTokens);
   const pages = new Int32Array(parts.length * width);
-  parts.forEach(({ cache, tokenIds }, s) => {
+  parts.forEach(({ cache, tokenIds, ahead = 0 }, s) => {
     // A page that holds only rows before the reach of this step may still be there (for winding back): it is left out, for
     // in a table that goes round its place belongs to a later page.
     const oldest = Math.max(0, cache.length - layout.reach);
-    const end = Math.floor((cache.length + tokenIds.length) / layout.tokensPerRow);
+    const end = Math.floor((cache.length + tokenIds.length + ahead) / layout.tokensPerRow);
     for (const [index, page] of cache.pagesOf(name)) {
       if ((index + 1) * pageRows > oldest && index * pageRows < end) pages[s * width + (index % width)] = page;
     }
   });
+  sizes[`pages.${name}`] = width;
+  inputs[`pages.${name}`] = pages;
+  if (layout.isLate) return; // which rows are new, the pairs say (drafting/draft-tables.ts)
   const slots: number[] = [];
   const closed = { sequences: [] as number[], entries: [] as number[], positions: [] as number[] };
   parts.forEach(({ cache, tokenIds }, s) => {
@@ -78,8 +83,6 @@ function addLayout(
       closed.positions.push(row * layout.tokensPerRow);
     }
   });
-  sizes[`pages.${name}`] = width;
-  inputs[`pages.${name}`] = pages;
   inputs[`slots.${name}`] = Int32Array.from(slots);
   const ratio = layout.tokensPerRow;
   if (layout.reach === Number.POSITIVE_INFINITY) sizes[`visible.${ratio}`] = visibleEntries(parts, ratio);

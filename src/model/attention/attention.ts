@@ -37,7 +37,7 @@ export function attention(
     [latent, g.weight(`${name}.wq_b.weight`, [numHeads * headDim, config.queryLoraRank])],
     {},
   );
-  const heads = g.call(rmsNorm, [g.reshape(queries, ["tokens", numHeads, headDim])], { eps }); // no weight
+  const heads = g.call(rmsNorm, [g.reshape(queries, [x.shape[0]!, numHeads, headDim])], { eps }); // no weight
   const rotated = g.label(`${name}.queries`, g.call(rope, [heads, step.positions], { frequencies, inverse: false }));
 
   const window = slidingWindow(g, config, name, x, step, frequencies);
@@ -79,10 +79,11 @@ function slidingWindow(
   { headDim, hiddenSize, slidingWindow: size, rmsNormEps: eps }: V4Config,
   name: string,
   x: Tensor,
-  { positions }: Step,
+  { positions, isLate }: Step,
   frequencies: readonly number[],
 ): Tensor {
-  const cache = g.cache(`${name}.window`, headDim, { tokensPerRow: 1, reach: size - 1 });
+  const layout = isLate ? { tokensPerRow: 1, reach: size, isLate } : { tokensPerRow: 1, reach: size - 1 };
+  const cache = g.cache(`${name}.window`, headDim, layout);
   const kv = g.call(linear, [x, g.weight(`${name}.wkv.weight`, [headDim, hiddenSize])], {});
   const normed = g.call(rmsNorm, [kv, g.weight(`${name}.kv_norm.weight`, [headDim])], { eps });
   const rotated = g.call(rope, [normed, positions], { frequencies, inverse: false });

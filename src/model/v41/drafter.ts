@@ -1,11 +1,12 @@
 /**
- * DSpark, the drafter of V4.1: a few layers that propose a block of tokens at once, from features of the model itself
- *   features.L [tokens, hiddenSize] for each feature layer L: positions that the model has computed
+ * DSpark, the drafter of V4.1: a few layers that propose a block of tokens at once, from features of the model itself. Its own
+ * part of the model's graph:
+ *   features [tokens, hiddenSize] of each feature layer: the mean of the streams in front of its attention
  *   -> m = norm(main_proj(features)), whose keys every stage keeps in a window of its own
  *   drafts [blocks * blockSize]: an anchor token (chosen, not yet computed) and noise behind it, at the positions from the
- *   anchor's on -> "collapsed" [drafts, hiddenSize], "logits" [drafts, vocabSize] before the Markov head
- * The tokens of a block see each other both ways, and the window of what was computed before the anchor. One step first adds new
- * context, then drafts; either may be empty. Only m is remembered, never what a draft computed: nothing is wound back.
+ *   anchor's on -> "draft.collapsed" [drafts, hiddenSize], "draft.logits" [drafts, vocabSize] before the Markov head
+ * The tokens of a block see each other both ways, and the window of what was computed before the anchor. A step of the model adds
+ * context, a step without tokens drafts. Only m is remembered, never what a draft computed: nothing of it is wound back.
  */
 import { Graph, pageRowsOf, type Tensor } from "../../tensor/graph.ts";
 import { gatherRows } from "../../tensor/ops/gather-rows.ts";
@@ -18,11 +19,17 @@ import { writeRows } from "../../tensor/ops/write-rows.ts";
 import type { DrafterConfig, V41Config } from "../config.ts";
 import { ropeFrequencies } from "../rope.ts";
 import { roundedInput } from "../rounding.ts";
-import { embedding, outputLogits } from "../transformer.ts";
+import type { Step } from "../step.ts";
+import { embedding, outputLogits } from "../vocabulary.ts";
 import { attentionOutput, attentionQueries, keyValues } from "./attention.ts";
 import { v41Block } from "./block.ts";
 import { type Carried, collapse } from "./hyper-connections.ts";
-import { featureOutput } from "./layers.ts";
+
+/** What the stages read of the computed positions: [tokens, hiddenSize], and where they are [tokens]. */
+interface Context {
+  readonly states: Tensor;
+  readonly positions: Tensor;
+}
 
 /** The tokens of the blocks, and how their queries find context and block. */
 interface Block {
@@ -36,11 +43,16 @@ interface Block {
   readonly rows: Tensor;
 }
 
-export function recordDrafter(config: V41Config, drafter: DrafterConfig): Graph {
-  const g = new Graph();
+export function recordDrafter(
+  g: Graph,
+  config: V41Config,
+  drafter: DrafterConfig,
+  features: readonly Tensor[],
+  { positions }: Step,
+): void {
   const stageConfig = { ...config, numExperts: drafter.numExperts, numExpertsPerToken: drafter.numExpertsPerToken };
   const names = Array.from({ length: config.numMtpModules }, (_, stage) => `mtp.${stage}`);
-  const context = contextOf(g, config, drafter);
+  const context = { states: contextOf(g, config, features), positions };
   const draft = (name: string, columns: readonly number[] = []) =>
     g.input(`draft.${name}`, "i32", ["drafts", ...columns]);
   const block: Block = {
@@ -58,21 +70,19 @@ export function recordDrafter(config: V41Config, drafter: DrafterConfig): Graph 
     g.label(`${name}.streams`, carried.streams);
   }
   const collapsed = collapse(g, carried);
-  g.output("collapsed", collapsed);
-  g.output("logits", outputLogits(g, config, `${names.at(-1)}.norm.weight`, collapsed, "draft.normed"));
-  return g;
+  g.output("draft.collapsed", collapsed);
+  g.output("draft.logits", outputLogits(g, config, `${names.at(-1)}.norm.weight`, collapsed, "draft.normed"));
 }
 
 /** What the stages read of the computed positions: [tokens, hiddenSize]. */
-function contextOf(g: Graph, config: V41Config, { featureLayers }: DrafterConfig): Tensor {
+function contextOf(g: Graph, config: V41Config, features: readonly Tensor[]): Tensor {
   const { hiddenSize, rmsNormEps: eps } = config;
-  const features = featureLayers.map((layer) => g.input(featureOutput(layer), "f32", ["tokens", hiddenSize]));
   const joined = roundedInput(
     g,
     config.rounding,
     features.reduce((all, one) => g.call(joinColumns, [all, one], {})),
   );
-  const projection = g.weight("mtp.0.main_proj.weight", [hiddenSize, featureLayers.length * hiddenSize]);
+  const projection = g.weight("mtp.0.main_proj.weight", [hiddenSize, features.length * hiddenSize]);
   const projected = g.call(linear, [joined, projection], {});
   return g.label(
     "draft.context",
@@ -86,15 +96,14 @@ function blockAttention(
   { blockSize }: DrafterConfig,
   name: string,
   x: Tensor,
-  context: Tensor,
+  context: Context,
   block: Block,
 ): Tensor {
   const { slidingWindow: size, headDim, numHeads, rounding } = config;
   const frequencies = ropeFrequencies(config.rope, config.ropeHeadDim);
   // A step without new context still reads `size` rows: one more than a window in front of a new row.
   const cache = g.cache(`${name}.window`, headDim, { tokensPerRow: 1, reach: size });
-  const positions = g.input("positions", "i32", ["tokens"]);
-  const rows = keyValues(g, config, name, roundedInput(g, rounding, context), positions, frequencies);
+  const rows = keyValues(g, config, name, roundedInput(g, rounding, context.states), context.positions, frequencies);
   const window = g.call(writeRows, [cache, rows, g.slots(cache)], {});
 
   const input = roundedInput(g, rounding, x);

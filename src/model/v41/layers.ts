@@ -9,6 +9,7 @@ import type { V41Config } from "../config.ts";
 import type { Step } from "../step.ts";
 import { type SharedSelection, sharedAttention } from "./attention.ts";
 import { v41Block } from "./block.ts";
+import { recordDrafter } from "./drafter.ts";
 import { engram } from "./engram.ts";
 import { type Carried, collapse, meanOfStreams } from "./hyper-connections.ts";
 import { v41Layers } from "./schedule.ts";
@@ -19,15 +20,16 @@ export function recordV41Layers(
   embedded: Tensor,
   step: Step,
   outputRows: Tensor,
-  keepFeatures: boolean,
+  drafts: boolean,
 ): Tensor {
   let carried: Carried = { streams: g.call(repeatStreams, [embedded], { count: config.hcMult }), pre: undefined };
   let shared: SharedSelection | undefined;
+  const features: Tensor[] = [];
   for (const [l, layer] of v41Layers(config).entries()) {
     if (layer.engram !== undefined)
       carried = { ...carried, streams: engram(g, config, config.engram!, layer.name, carried.streams, step) };
-    if (keepFeatures && config.drafter?.featureLayers.includes(l))
-      g.output(featureOutput(l), meanOfStreams(g, carried.streams));
+    if (drafts && config.drafter?.featureLayers.includes(l))
+      features.push(g.label(`features.${l}`, meanOfStreams(g, carried.streams)));
     const attention = (x: Tensor) => {
       const attended = sharedAttention(g, config, layer, x, step, shared);
       shared = attended.shared;
@@ -36,12 +38,8 @@ export function recordV41Layers(
     carried = v41Block(g, config, layer.name, carried, attention, step.tokenIds);
     g.label(`layers.${l}.streams`, carried.streams);
   }
+  if (drafts && config.drafter !== undefined) recordDrafter(g, config, config.drafter, features, step);
   const streams = g.call(gatherRows, [carried.streams, outputRows], {});
   const pre = carried.pre && g.call(gatherRows, [carried.pre, outputRows], {});
   return collapse(g, { streams, pre });
-}
-
-/** What the drafter reads of a layer: [tokens, hiddenSize], the mean of the streams in front of its attention. */
-export function featureOutput(layer: number): string {
-  return `features.${layer}`;
 }

@@ -29,6 +29,7 @@ export class LlamaMetrics {
     this.#total("tokens_predicted_seconds_total", "Time from first tokens on", () => this.#predictedSeconds);
     this.#total("n_decode_total", "Steps of the model", () => engine.status.steps);
     this.#total("n_tokens_max", "Tokens of the longest prompt with its answer", () => this.#longest);
+    this.#total("spec_decode_num_drafts_total", "Drafts that were verified", () => counters().drafts);
     this.#total("spec_decode_num_draft_tokens_total", "Tokens that were guessed", () => counters().draftedTokens);
     this.#total(
       "spec_decode_num_accepted_tokens_total",

@@ -157,6 +157,30 @@ export class Metrics implements RequestObserver, Disposable {
     this.#total("freehold_cache_corrupt_records_total", "Records with a wrong checksum", () => cache().corruptRecords);
     this.#total("freehold_cache_evictions_total", "Prefixes dropped", () => cache().evictions);
     this.#tokenMetrics(engine);
+    this.#draftMetrics(engine);
+  }
+
+  /** An engine has one drafter. Dashboards for vLLM ask for the totals alone. */
+  #draftMetrics(engine: EnginePort): void {
+    const counters = () => engine.status.counters;
+    const totals: [string, string, string, () => number][] = [
+      ["drafts", "spec_decode_num_drafts", "Drafts that were verified", () => counters().drafts],
+      ["draft_tokens", "spec_decode_num_draft_tokens", "Tokens that were guessed", () => counters().draftedTokens],
+      ["accepted_tokens", "spec_decode_num_accepted_tokens", "Of them those right", () => counters().acceptedTokens],
+    ];
+    for (const [name, alias, help, read] of totals) {
+      this.#total(`vllm:${alias}_total`, help, read);
+      new Counter({
+        name: `freehold_${name}_total`,
+        help,
+        labelNames: ["drafter"],
+        registers: this.#registers,
+        collect() {
+          this.reset();
+          this.inc({ drafter: engine.info?.drafter ?? "off" }, read());
+        },
+      });
+    }
   }
 
   #tokenMetrics(engine: EnginePort): void {

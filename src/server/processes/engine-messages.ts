@@ -48,6 +48,7 @@ export function emptyStatus(state: EngineStatus["state"], loaded = 0): EngineSta
     promptTokens: 0,
     cachedTokens: 0,
     generatedTokens: 0,
+    drafts: 0,
     draftedTokens: 0,
     acceptedTokens: 0,
     preemptions: 0,

@@ -20,7 +20,7 @@ import type { HostedEngine } from "./engine-messages.ts";
 export interface ModelEngineOptions
   extends Pick<
     LoadOptions,
-    "device" | "threads" | "activations" | "instructions" | "contextLength" | "engramCacheBytes"
+    "device" | "threads" | "activations" | "instructions" | "contextLength" | "engramCacheBytes" | "drafting"
   > {
   /** Folder or .gguf file; default: the embedded model. */
   readonly model?: string;
@@ -32,7 +32,6 @@ export interface ModelEngineOptions
   /** Of all caches in memory, those of running requests among them; 0: no prompt is remembered. Default: an eighth of the machine's. */
   readonly cacheMemoryBytes?: number;
   readonly maxRunning?: number;
-  readonly drafting?: "off" | "ngram";
   /** Load what reads images, where the model has it. */
   readonly images?: boolean;
   /** Images of a request, bytes of a file and pixels of an image at most. */
@@ -124,17 +123,17 @@ function loadOptions({
   instructions,
   contextLength,
   engramCacheBytes,
+  drafting = "auto",
 }: ModelEngineOptions): LoadOptions {
-  return withoutUndefined({ device, threads, activations, instructions, contextLength, engramCacheBytes });
+  return withoutUndefined({ device, threads, activations, instructions, contextLength, engramCacheBytes, drafting });
 }
 
 function batchOptions(
-  { maxRunning, drafting, maxImages }: ModelEngineOptions,
+  { maxRunning, maxImages }: ModelEngineOptions,
   { runningBytes }: CacheMemory,
 ): BatchEngineOptions {
   return {
     ...(maxImages === undefined ? {} : { maxImages }),
-    ...(drafting === undefined ? {} : { drafting }),
     scheduling: { cacheBytes: runningBytes, ...(maxRunning === undefined ? {} : { maxRunning }) },
   };
 }

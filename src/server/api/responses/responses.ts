@@ -43,7 +43,10 @@ async function countTokens(call: Call, services: Services, context: ApiContext):
   const body = readBody(responsesRequest, call.body);
   const { chat } = readResponsesBody(body, earlierOf(body.value, call, context), services, context.thinking);
   const request = await restoreHistory(chat, context.memory, call.namespace);
-  call.json(200, { object: "response.input_tokens", input_tokens: encodeChat(request, services).tokenIds.length });
+  call.json(200, {
+    object: "response.input_tokens",
+    input_tokens: (await encodeChat(request, services)).tokenIds.length,
+  });
 }
 
 async function answerResponse(call: Call, services: Services, context: ApiContext): Promise<void> {
