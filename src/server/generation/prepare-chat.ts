@@ -5,7 +5,6 @@ import { toolsInForce } from "../../chat/check-request.ts";
 import { resolveSampling } from "../../chat/sampling-defaults.ts";
 import type { EngineInfo } from "../../engine/batching/engine-port.ts";
 import type { SamplingOptions } from "../../engine/sampling/sampling-options.ts";
-import { RequestError } from "../../errors.ts";
 import type { Call, ErrorDialect, Services } from "../route.ts";
 import { encodeChat } from "./encode-chat.ts";
 import { fitContext } from "./fit-context.ts";
@@ -37,7 +36,6 @@ export async function prepareChat(
   { call, services, memory, errors }: { call: Call; services: Services; memory: TurnMemory; errors: ErrorDialect },
 ): Promise<PreparedChat> {
   const info = services.requireInfo();
-  refuseLocalFiles(given);
   const request = await restoreHistory(withoutBillingHeaders(given), memory, call.namespace);
   const encoded = await encodeChat(request, services);
   const resolved = resolveSampling(
@@ -70,18 +68,6 @@ export async function prepareChat(
   };
   const sampling = { ...options.sampling, temperature: resolved.temperature, topP: resolved.topP };
   return { request, jobs: repeatJob(job, sampling, info, options.choices ?? 1) };
-}
-
-/** Files of this machine are nobody's to read over HTTP: whoever names one must not think that it was looked at. */
-function refuseLocalFiles({ messages }: ChatRequest): void {
-  for (const [i, { content }] of messages.entries()) {
-    if (!content?.some((part) => part.type === "image" && /^file:/i.test(part.url))) continue;
-    throw new RequestError("The server reads no files of its machine", {
-      code: "request",
-      where: `messages[${i}]`,
-      hint: "Send the image itself, as a data: URL",
-    });
-  }
 }
 
 /** One job a choice; each has a seed of its own, so that choices differ and a given seed repeats all of them. */
