@@ -35,7 +35,7 @@ export async function streams({ streams: count, rate, seconds }: Load): Promise<
 
 /** Requests at ten times the rate at which they can be served: those taken are served in full, the rest is refused at once. */
 export async function overload({ streams: count, rate, seconds }: Load): Promise<StreamsReport> {
-  const maxRunning = Math.ceil(count / 20);
+  const maxRunning = Math.min(50, Math.ceil(count / 20));
   await using server = await startServer({ engineOptions: { stepMs: 1000 / rate, maxRunning }, maxQueue: maxRunning });
   const rss = watchRss(server);
   const report = await client({
