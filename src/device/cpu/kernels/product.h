@@ -204,7 +204,7 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
   UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
   i64 pair = 0;
   for (; LANES > 4 && pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS)
-    EACH_VECTOR {
+    FOR_VECTORS {
       vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
       UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
         const i64 b = 2 * (pair + p) * together;
