@@ -163,8 +163,12 @@ const shapes = [
   { rows: 33, columns: 768, tokens: 5 },
   { rows: 100, columns: 1280, tokens: 19 },
   { rows: 16, columns: 512, tokens: 40 },
+  { rows: 20, columns: 576, tokens: 9 }, // two blocks behind the last eight
   { rows: 40, columns: 768, tokens: 36 }, // two groups of tokens, and fewer than are worth a tile register
 ];
+const columnsOfBlock = (format: MatrixFormat) =>
+  format === "FP8" ? 128 : format === "Q4_K" || format === "Q6_K" ? 256 : hasBlocks(format) ? 32 : 1;
+
 /** Columns that only formats without blocks can have. */
 const oddShapes = [
   { rows: 3, columns: 1, tokens: 1 },
@@ -200,7 +204,7 @@ for (const body of kernelBodiesHere) {
         });
         for (const shape of hasBlocks(format) ? shapes : [...shapes, ...oddShapes]) {
           const { rows, columns, tokens } = shape;
-          if (format === "FP8" && columns % 128 > 0) continue;
+          if (columns % columnsOfBlock(format) > 0) continue;
           test(`${format}: [${rows}, ${columns}] times ${tokens} tokens`, async () => {
             state = rows;
             const matrix = example(format, rows, columns);
@@ -227,6 +231,32 @@ for (const body of kernelBodiesHere) {
             }
           });
         }
+        if (format === "FP8" || format === "FP4" || format === "MXFP4")
+          test(`${format}: extreme scales, and NaN, are the same for one token and for several`, async () => {
+            state = 7;
+            const [rows, columns, tokens] = [24, 512, 5];
+            const { stored } = example(format, rows, columns);
+            const [part] = stored.parts;
+            const data = await part!.data.source.read(0, part!.data.length);
+            const scales = await part!.scales?.source.read(0, part!.scales.length);
+            const extremes = [0, 1, 2, 127, 250, 254, 255];
+            if (format === "MXFP4")
+              for (let i = 0; i < data.length / 17; i++) data[17 * i] = extremes[i % extremes.length]!;
+            else
+              scales!.forEach((_, i) => {
+                scales![i] = extremes[i % extremes.length]!;
+              });
+            if (format === "FP8") data[3 * columns + 200] = 0x7f;
+            const parts = [{ data: bytesAt(data), scales: scales && bytesAt(scales) }];
+            const matrix = { stored: { ...stored, parts }, values: new Float32Array(0) };
+            const x = Float32Array.from({ length: tokens * columns }, normal);
+            const together = await multiply(device, matrix, x, tokens);
+            for (let t = 0; t < tokens; t++) {
+              const alone = await multiply(device, matrix, x.slice(t * columns, (t + 1) * columns), 1);
+              const part = Array.prototype.slice.call(together, t * rows, (t + 1) * rows);
+              assert.deepEqual(Array.from(alone), part, `token ${t}`);
+            }
+          });
         test(`${format}: experts, stored together and one by one`, async () => {
           state = 3;
           const [count, width, hidden, tokens, k] = [4, 256, 512, 11, 2];

@@ -52,6 +52,8 @@ typedef float f32_at __attribute__((aligned(1), may_alias));
 
 /* Before a loop with a constant number of turns that must become straight code. */
 #define UNROLL _Pragma("clang loop unroll(full)")
+/* Long functions that are called from several places. */
+#define NEVER_INLINE __attribute__((noinline))
 
 static inline vf load_vf(const void* at) { return *(const vf_at*)at; }
 static inline void store_vf(void* at, vf x) { *(vf_at*)at = x; }

@@ -82,6 +82,36 @@ static inline vi dot_8bit(vi sum, vi w, i32 x) {
 #endif
 }
 
+/*
+ * sum + a block of 4-bit weights times the block's activations x: byte j of q has weight j in its low and weight 16 + j in its high
+ * half. Of all formats these leave most room: AVX2 adds up a whole block in 16 bits (8 * 2 * 15 * 127 < 2^15), and where unsigned
+ * bytes are multiplied the high half stays where it is, as sixteen times the weight.
+ */
+static inline vi dot_nibbles(vi sum, const vi q[4], const i8* x) {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+  vi high = vi_of(0);
+  UNROLL for (int j = 0; j < 4; j++) {
+    sum = dot_7bit(sum, q[j] & 0x0f0f0f0f, *(const i32*)(x + 4 * j));
+    high = dot_7bit(high, q[j] & (i32)0xf0f0f0f0, *(const i32*)(x + 16 + 4 * j));
+  }
+  return sum + (high >> 4);
+#elif defined(__AVX2__)
+  __m256i pairs = _mm256_setzero_si256();
+  UNROLL for (int j = 0; j < 4; j++) {
+    const __m256i low = (__m256i)(q[j] & 0x0f0f0f0f), high = (__m256i)((q[j] >> 4) & 0x0f0f0f0f);
+    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(low, _mm256_set1_epi32(*(const i32*)(x + 4 * j))));
+    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(high, _mm256_set1_epi32(*(const i32*)(x + 16 + 4 * j))));
+  }
+  return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+  UNROLL for (int j = 0; j < 4; j++) {
+    sum = dot_7bit(sum, q[j] & 0x0f0f0f0f, *(const i32*)(x + 4 * j));
+    sum = dot_7bit(sum, (q[j] >> 4) & 0x0f0f0f0f, *(const i32*)(x + 16 + 4 * j));
+  }
+  return sum;
+#endif
+}
+
 /* A table of 16 bytes looked up by the low 4 bits of every byte (whose high bits are 0). */
 static inline vi lookup_16(const u8 table[16], vi index) {
 #if defined(__AVX512BW__)
@@ -98,4 +128,28 @@ static inline vi lookup_16(const u8 table[16], vi index) {
   for (int i = 0; i < 4 * LANES; i++) bytes[i] = table[bytes[i]];
   return load_vi(bytes);
 #endif
+}
+
+/* Twice e2m1 plus 12: the codes of FP4 as unsigned bytes. */
+static const u8 fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+/* The same for a block of FP4 codes: AVX2 adds up half a block in 16 bits (4 * 2 * 24 * 127 < 2^15). */
+static inline vi dot_fp4(vi sum, const vi q[4], const i8* x) {
+  UNROLL for (int half = 0; half < 2; half++) {
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+    __m256i pairs = _mm256_setzero_si256();
+#endif
+    UNROLL for (int j = 0; j < 4; j++) {
+      const vi w = lookup_16(fp4_table, (half ? q[j] >> 4 : q[j]) & 0x0f0f0f0f);
+      const i32 four = *(const i32*)(x + 16 * half + 4 * j);
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(four)));
+    }
+    sum += (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+      sum = dot_7bit(sum, w, four);
+    }
+#endif
+  }
+  return sum;
 }

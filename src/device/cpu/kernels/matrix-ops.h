@@ -14,7 +14,7 @@ enum { MATRIX_SLOTS = 10 };
 
 static inline Matrix matrix_at(const Command* c, int slot) {
   return (Matrix){whole(c, slot), whole(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), at(c, slot + 5),
-                  whole(c, slot + 6), whole(c, slot + 7), whole(c, slot + 8), whole(c, slot + 9), 0, 0};
+                  whole(c, slot + 6), whole(c, slot + 7), whole(c, slot + 8), whole(c, slot + 9), 0, 0, TILE / STREAMS};
 }
 
 static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
@@ -44,20 +44,38 @@ static inline void store_tile(float (*acc)[TILE], i64 tokens, i64 lane, i64 widt
       for (i64 r = 0; r < width; r++) y[t * stride + r] = acc[t][lane + r];
 }
 
+enum { SHORT_TILE = 3 * 4096 };
+
+/*
+ * What to fetch while the tile at `row` is multiplied: the next one. Of a tile of few bytes the four streams would be shorter than a
+ * page, where the processor's own prefetcher helps little: two tiles are fetched together then, half of each stream with each tile.
+ */
+static inline const u8* tile_ahead(Matrix* m, i64 row) {
+  if (TILE * m->row_bytes > SHORT_TILE) return m->data + (row + TILE) * m->row_bytes;
+  m->ahead_rows = 2 * TILE / STREAMS;
+  const i64 odd = row / TILE & 1;
+  return m->data + (row + (2 - odd) * TILE + odd * TILE / STREAMS) * m->row_bytes;
+}
+
 /* 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit */
 static void op_linear(const Command* c, Worker* w) {
-  const Matrix m = matrix_at(c, 3);
+  Matrix m = matrix_at(c, 3);
   Activations x = activations_at(c, 13);
   const i64 rows = whole(c, 4), tokens = whole(c, 19), stride = whole(c, 21), groups = whole(c, 22), part = whole(c, 23);
   float* y = at(c, 20);
   TileScratch* scratch = (TileScratch*)w->scratch;
   const i64 group_rows = rows / groups, tiles = (group_rows + TILE - 1) / TILE, parts = (tokens + part - 1) / part;
+  if (tokens == 1 && groups * tiles <= 2 * (i64)w->count && group_rows % 4 == 0 && fits_four_rows(&m)) {
+    for (i64 unit; (unit = next_unit(w, rows / 4)) >= 0;)
+      product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
+    return;
+  }
   for (i64 unit; (unit = next_unit(w, groups * tiles * parts)) >= 0;) {
     const i64 group = unit / parts / tiles, row = group * group_rows + unit / parts % tiles * TILE, end = (group + 1) * group_rows;
     const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
     x.first_row = t0;
     x.first_column = group * m.columns;
-    const u8* next = t0 + count == tokens ? m.data + (row + TILE) * m.row_bytes : 0;
+    const u8* next = t0 + count == tokens ? tile_ahead(&m, row) : 0;
     const i64 lane = product_of_tile(&m, row, end, next, &x, count, scratch->acc, w);
     store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }

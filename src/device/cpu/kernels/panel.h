@@ -28,7 +28,9 @@ typedef struct {
   const u8* scales;
   i64 scale_row_elements, scale_is_f32, block_rows, block_columns;
   i32 bias_8; /* what is added to 8-bit weights in a panel: 128 or nothing, see dot.h */
-  const u8* ahead; /* the tile that will be wanted next, or 0: its TILE * row_bytes bytes are fetched meanwhile */
+  /* the tile that will be wanted next, or 0: its TILE * row_bytes bytes are fetched meanwhile, in streams that are so many rows apart */
+  const u8* ahead;
+  i64 ahead_rows;
 } Matrix;
 
 /* v = first row of each vector of a tile */
@@ -69,6 +71,35 @@ static inline i32 zero_point(i64 format, i32 bias_8) {
   }
 }
 
+/* The four dwords of each 128-bit lane of a, b, c and d, transposed: out[j] has their dwords j next to each other, lane by lane. */
+static inline __attribute__((always_inline)) void transpose_quads(vi a, vi b, vi c, vi d, vi out[4]) {
+#if LANES == 4
+#define LOW(x, y) __builtin_shufflevector(x, y, 0, 4, 1, 5)
+#define HIGH(x, y) __builtin_shufflevector(x, y, 2, 6, 3, 7)
+#define LOW_PAIRS(x, y) __builtin_shufflevector(x, y, 0, 1, 4, 5)
+#define HIGH_PAIRS(x, y) __builtin_shufflevector(x, y, 2, 3, 6, 7)
+#elif LANES == 8
+#define LOW(x, y) __builtin_shufflevector(x, y, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH(x, y) __builtin_shufflevector(x, y, 2, 10, 3, 11, 6, 14, 7, 15)
+#define LOW_PAIRS(x, y) __builtin_shufflevector(x, y, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH_PAIRS(x, y) __builtin_shufflevector(x, y, 2, 3, 10, 11, 6, 7, 14, 15)
+#else
+#define LOW(x, y) (vi) _mm512_unpacklo_epi32((__m512i)(x), (__m512i)(y))
+#define HIGH(x, y) (vi) _mm512_unpackhi_epi32((__m512i)(x), (__m512i)(y))
+#define LOW_PAIRS(x, y) (vi) _mm512_unpacklo_epi64((__m512i)(x), (__m512i)(y))
+#define HIGH_PAIRS(x, y) (vi) _mm512_unpackhi_epi64((__m512i)(x), (__m512i)(y))
+#endif
+  const vi ab_low = LOW(a, b), ab_high = HIGH(a, b), cd_low = LOW(c, d), cd_high = HIGH(c, d);
+  out[0] = LOW_PAIRS(ab_low, cd_low);
+  out[1] = HIGH_PAIRS(ab_low, cd_low);
+  out[2] = LOW_PAIRS(ab_high, cd_high);
+  out[3] = HIGH_PAIRS(ab_high, cd_high);
+#undef LOW
+#undef HIGH
+#undef LOW_PAIRS
+#undef HIGH_PAIRS
+}
+
 /*
  * out[j][lane] = dword j of the 16 bytes at row `lane` of those at `at`, for LANES rows. Rows lie `stride` bytes apart (a tile of a
  * matrix), or where `pointers` says (rows of a cache).
@@ -77,40 +108,19 @@ static inline __attribute__((always_inline)) void transpose_16_bytes(const u8* a
   /* in fours, so that an address is a base, an index and a small factor, and sixteen rows need few registers */
 #define QUAD(row) (*(const quad_at*)(pointers ? pointers[row] + offset : at + offset + (row) / 4 * 4 * stride + (row) % 4 * stride))
 #if LANES == 4
-  const vi a = QUAD(0), b = QUAD(1), c = QUAD(2), d = QUAD(3);
-  const vi ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const vi cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-  out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-  out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-  out[3] = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+  transpose_quads(QUAD(0), QUAD(1), QUAD(2), QUAD(3), out);
 #elif LANES == 8
-  /* 128-bit lane i of a holds row 4i, of b row 4i + 1 ...: the transposition within lanes puts the rows in order */
+  /* 128-bit lane i of the first holds row 4i, of the second row 4i + 1 ...: the transposition within lanes puts the rows in order */
 #define PAIR(first) __builtin_shufflevector(QUAD(first), QUAD(first + 4), 0, 1, 2, 3, 4, 5, 6, 7)
-  const vi a = PAIR(0), b = PAIR(1), c = PAIR(2), d = PAIR(3);
-#define LOW(x, y) __builtin_shufflevector(x, y, 0, 8, 1, 9, 4, 12, 5, 13)
-#define HIGH(x, y) __builtin_shufflevector(x, y, 2, 10, 3, 11, 6, 14, 7, 15)
-  const vi ab_low = LOW(a, b), ab_high = HIGH(a, b), cd_low = LOW(c, d), cd_high = HIGH(c, d);
-  out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 8, 9, 4, 5, 12, 13);
-  out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 10, 11, 6, 7, 14, 15);
-  out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 8, 9, 4, 5, 12, 13);
-  out[3] = __builtin_shufflevector(ab_high, cd_high, 2, 3, 10, 11, 6, 7, 14, 15);
+  transpose_quads(PAIR(0), PAIR(1), PAIR(2), PAIR(3), out);
 #undef PAIR
-#undef LOW
-#undef HIGH
 #else
 #define FOUR(first)                                                                                                     \
   (vi) _mm512_inserti32x4(                                                                                              \
       _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512((__m128i)QUAD(first)), (__m128i)QUAD(first + 4), 1), \
                          (__m128i)QUAD(first + 8), 2),                                                                  \
       (__m128i)QUAD(first + 12), 3)
-  const vi a = FOUR(0), b = FOUR(1), c = FOUR(2), d = FOUR(3);
-  const __m512i ab_low = _mm512_unpacklo_epi32((__m512i)a, (__m512i)b), ab_high = _mm512_unpackhi_epi32((__m512i)a, (__m512i)b);
-  const __m512i cd_low = _mm512_unpacklo_epi32((__m512i)c, (__m512i)d), cd_high = _mm512_unpackhi_epi32((__m512i)c, (__m512i)d);
-  out[0] = (vi)_mm512_unpacklo_epi64(ab_low, cd_low);
-  out[1] = (vi)_mm512_unpackhi_epi64(ab_low, cd_low);
-  out[2] = (vi)_mm512_unpacklo_epi64(ab_high, cd_high);
-  out[3] = (vi)_mm512_unpackhi_epi64(ab_high, cd_high);
+  transpose_quads(FOUR(0), FOUR(1), FOUR(2), FOUR(3), out);
 #undef FOUR
 #endif
 #undef QUAD
@@ -126,9 +136,6 @@ static inline void f16_scales(Rows rows, i64 offset, float* into) {
 /* What turns four signed bytes into biased ones, or leaves them. */
 static inline i32 flip_of(i32 bias_8) { return bias_8 ? (i32)0x80808080 : 0; }
 
-/* Twice e2m1 plus 12: the codes of FP4 as unsigned bytes. */
-static const u8 fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-
 /* Scales of this row's sixteen groups... of Q4_K: 6 bits each for scale and minimum, packed over 12 bytes. */
 static inline void q4_k_scales(const u8* block, float* scale, float* minimum, i64 stride) {
   const float d = ((vf)f16_to_vf(vi_of(*(const u16_at*)block)))[0], dmin = ((vf)f16_to_vf(vi_of(*(const u16_at*)(block + 2))))[0];
@@ -141,7 +148,7 @@ static inline void q4_k_scales(const u8* block, float* scale, float* minimum, i6
   }
 }
 
-enum { STREAMS = 4 };
+enum { STREAMS = 4, LINE = 64 };
 
 /*
  * While piece `index` of a tile is unpacked, as many bytes of the next tile are brought into the cache, in four streams. Left to the
@@ -149,48 +156,62 @@ enum { STREAMS = 4 };
  * of memory. On a Sapphire Rapids core that reads 16 GB/s, Q8_0 weights come in at 13.7 GB/s so, at 7.3 in one stream and at 6.3
  * without; Q4_0 at 12.4, 6.4 and 6.2.
  */
-static inline void fetch_ahead(const Matrix* m, i64 index, i64 bytes) {
+static inline __attribute__((always_inline)) void fetch_ahead(const Matrix* m, i64 index, const i64 bytes) {
   if (!m->ahead) return;
-  const i64 part = bytes / STREAMS;
-  for (i64 q = 0; q < STREAMS; q++) {
-    const u8* from = m->ahead + q * (TILE / STREAMS) * m->row_bytes + index * part;
-    /* parts begin anywhere in a line: steps of 48 bytes miss none */
-    for (i64 i = 0; i < part; i += 48) __builtin_prefetch(from + i, 0, 3);
-  }
+  const i64 part = bytes / STREAMS, step = part % LINE ? 48 : LINE; /* parts that begin anywhere in a line: steps of 48 bytes miss none */
+  UNROLL for (i64 i = 0; i < part; i += step)
+    UNROLL for (i64 q = 0; q < STREAMS; q++) __builtin_prefetch(m->ahead + q * m->ahead_rows * m->row_bytes + index * part + i, 0, 3);
+}
+
+/* The same in portions, where a piece is large: more than some ten lines at once would make the processor wait. */
+static inline __attribute__((always_inline)) void fetch_portion(const Matrix* m, i64 index, const i64 bytes, const int portion, const int portions) {
+  if (!m->ahead) return;
+  const i64 lines = bytes / LINE;
+  UNROLL for (i64 i = lines * portion / portions; i < lines * (portion + 1) / portions; i++)
+    __builtin_prefetch(m->ahead + i % STREAMS * m->ahead_rows * m->row_bytes + index * (bytes / STREAMS) + i / STREAMS * LINE, 0, 3);
 }
 
 /*
  * Two blocks of Q4_0 are 36 bytes: nine dwords, of which the first begins with the scale of one block and the fifth ends with that of
  * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here). Two of Q8_0 are 68
- * bytes, 17 dwords, in the same way. w[8 * block + dword] of LANES rows.
+ * bytes, 17 dwords, in the same way.
  */
-static inline __attribute__((always_inline)) void two_blocks_of(const i64 format, const u8* at, i64 stride, i64 from, i32 flip, vi w[16], vf scale[2]) {
-  vi d[12], t[4];
-  const int dwords = format == Q4_0 ? 4 : 8; /* of a block */
-  UNROLL for (int k = 0; k <= dwords; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
-  scale[0] = f16_to_vf(d[0]);
-  scale[1] = f16_to_vf((vi)((vu)d[dwords] >> 16));
-  UNROLL for (int j = 0; j < dwords; j++) {
-    const vi q = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
-    if (format == Q8_0) w[j] = q ^ flip;
-    else w[j] = q & 0x0f0f0f0f, w[4 + j] = (q >> 4) & 0x0f0f0f0f;
+enum { MOST_PAIR_DWORDS = 17 };
+static inline int pair_dwords(i64 format) { return format == Q4_0 ? 9 : 17; }
+
+/* d[dword] of the pair of blocks that begins at `from` in LANES rows; no byte behind it is read. */
+static inline __attribute__((always_inline)) void load_pair(const i64 format, const u8* at, i64 stride, i64 from, vi d[MOST_PAIR_DWORDS]) {
+  const int half = pair_dwords(format) / 2;
+  UNROLL for (int k = 0; k <= half; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
+  UNROLL for (int k = half + 1; k <= 2 * half; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
+}
+
+/* The weights of both blocks without their scales: four dwords a block of Q4_0, two weights a byte; eight of Q8_0. */
+static inline __attribute__((always_inline)) void two_blocks_of(const i64 format, const vi* d, i32 flip, vi w[16], vf scale[2]) {
+  const int half = pair_dwords(format) / 2;
+  two_f16_to_vf(d[0], d[half], scale);
+  UNROLL for (int j = 0; j < half; j++) {
+    w[j] = (vi)((vu)d[j] >> 16) | d[j + 1] << 16;
+    w[half + j] = d[half + 1 + j];
   }
-  UNROLL for (int k = 0; k < dwords; k += 4) {
-    transpose_16_bytes(at, stride, 0, from + 4 * (dwords + 1) + 4 * k, t);
-    UNROLL for (int j = 0; j < 4; j++) {
-      if (format == Q8_0) w[8 + k + j] = t[j] ^ flip;
-      else w[8 + j] = t[j] & 0x0f0f0f0f, w[12 + j] = (t[j] >> 4) & 0x0f0f0f0f;
-    }
-  }
+  if (format == Q8_0)
+    UNROLL for (int j = 0; j < 16; j++) w[j] = w[j] ^ flip;
 }
 
 static inline __attribute__((always_inline)) void store_two_blocks(const i64 format, i32 flip, Rows rows, i64 from, Panel* panel, i64 b) {
   FOR_EACH_VECTOR {
-    vi w[16];
+    vi d[MOST_PAIR_DWORDS], w[16];
     vf scale[2];
-    two_blocks_of(format, rows.at + v * rows.stride, rows.stride, from, flip, w, scale);
+    load_pair(format, rows.at + v * rows.stride, rows.stride, from, d);
+    two_blocks_of(format, d, flip, w, scale);
     UNROLL for (int k = 0; k < 2; k++) store_vf(&panel->scales[b + k][v], scale[k]);
-    UNROLL for (int j = 0; j < 16; j++) store_vi(&panel->bytes[8 * b + j][v], w[j]);
+    if (format == Q8_0)
+      UNROLL for (int j = 0; j < 16; j++) store_vi(&panel->bytes[8 * b + j][v], w[j]);
+    else
+      UNROLL for (int j = 0; j < 8; j++) {
+        store_vi(&panel->bytes[8 * b + j / 4 * 8 + j % 4][v], w[j] & 0x0f0f0f0f);
+        store_vi(&panel->bytes[8 * b + j / 4 * 8 + 4 + j % 4][v], (w[j] >> 4) & 0x0f0f0f0f);
+      }
   }
 }
 

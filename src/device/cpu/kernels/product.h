@@ -167,43 +167,130 @@ void OF_BODY(multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const A
 #endif
 
 #if !defined(__AMX_INT8__)
-/* acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. */
+/* The same in a loop: where straight code for four short vectors would be too much. */
+#define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
+
+/* total += two blocks, whose dwords are d, times one token; bytes, scales and sums are those of the first block. */
+static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format, const vi* d, const i8* bytes, const float* scales,
+                                                               const i32* sums, i64 together, vf total) {
+  vi w[16];
+  vf scale[2];
+  two_blocks_of(format, d, flip_of(BIAS_8), w, scale);
+  UNROLL for (int k = 0; k < 2; k++) {
+    const i64 b = k * together;
+    vi sum = vi_of(-zero_point(format, BIAS_8) * (sums[2 * b] + sums[2 * b + together]));
+    if (format == Q4_0) sum = dot_nibbles(sum, w + 4 * k, bytes + BLOCK * b);
+    else
+      UNROLL for (int j = 0; j < 8; j++) sum = dot_8bit(sum, w[8 * k + j], *(const i32*)(bytes + BLOCK * b + 4 * j));
+    total = fma_vf(vf_of_vi(sum), scale[k] * vf_of(scales[b]), total);
+  }
+  return total;
+}
+
+enum { GROUP_PAIRS = 4 };
+
+/*
+ * acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. Eight blocks are a whole number of 16
+ * bytes, so that only pairs behind the last eight load bytes twice; with short vectors, which gain little, all pairs do.
+ */
 static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x,
                                                                    float* acc) {
-  const Kind kind = kind_of(format);
-  const i64 block = block_of(x, activation_row(x, 0), 0), pair_bytes = format == Q4_0 ? 36 : 68, together = x->together;
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, pairs = m->columns / BLOCK / 2;
+  const int dwords = pair_dwords(format), pair_bytes = 4 * dwords;
   const i8* bytes = x->bytes + BLOCK * block;
   const float* scales = x->scales + block;
   const i32* sums = x->sums + sums_of(x, block);
   vf total[TILE_VECTORS];
   UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
-  for (i64 pair = 0; pair < m->columns / BLOCK / 2; pair++) {
-    fetch_ahead(m, pair, TILE * pair_bytes);
-    FOR_EACH_VECTOR {
-      vi w[16];
-      vf scale[2];
-      two_blocks_of(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, flip_of(BIAS_8), w, scale);
-      UNROLL for (int k = 0; k < 2; k++) {
-        const i64 b = (2 * pair + k) * together;
-        vi sum = vi_of(-kind.zero * (sums[2 * b] + sums[2 * b + together]));
-        UNROLL for (int j = 0; j < 8; j++) {
-          const i32 four = *(const i32*)(bytes + BLOCK * b + 4 * j);
-          sum = kind.is_8bit ? dot_8bit(sum, w[8 * k + j], four) : dot_7bit(sum, w[8 * k + j], four);
-        }
-        total[v / LANES] = fma_vf(vf_of_vi(sum), scale[k] * vf_of(scales[b]), total[v / LANES]);
+  i64 pair = 0;
+  for (; LANES > 4 && pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS)
+    FOR_VECTORS {
+      vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
+      UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
+        const i64 b = 2 * (pair + p) * together;
+        fetch_portion(m, pair / GROUP_PAIRS * TILE_VECTORS + v / LANES, GROUP_PAIRS * LANES * pair_bytes, p, GROUP_PAIRS);
+        UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
+          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
+        total[v / LANES] = add_two_blocks(format, d + dwords * p, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
+      }
+    }
+  for (; pair < pairs; pair++)
+    EACH_VECTOR {
+      vi d[MOST_PAIR_DWORDS];
+      const i64 b = 2 * pair * together;
+      fetch_ahead(m, pair * TILE_VECTORS + v / LANES, LANES * pair_bytes);
+      load_pair(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, d);
+      total[v / LANES] = add_two_blocks(format, d, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
+    }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+
+/* total + a block of FP4 codes times one token. */
+static inline __attribute__((always_inline)) vf add_fp4_block(const vi q[4], vf scale, const i8* bytes, float x_scale, i32 x_sum, vf total) {
+  return fma_vf(vf_of_vi(dot_fp4(vi_of(-zero_point(FP4, BIAS_8) * x_sum), q, bytes)), scale * vf_of(x_scale), total);
+}
+
+/* Four blocks of MXFP4 are 68 bytes, as two of Q8_0 are; block k begins in the middle of dword 4 * k, with its scale. */
+static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together;
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 four = 0; four < m->columns / BLOCK / 4; four++)
+    EACH_VECTOR {
+      vi d[MOST_PAIR_DWORDS], q[4];
+      load_pair(Q8_0, rows.at + v * rows.stride, rows.stride, four * 68, d);
+      UNROLL for (int k = 0; k < 4; k++) {
+        const i64 b = block + (4 * four + k) * together;
+        const i32* sums = x->sums + sums_of(x, b);
+        fetch_portion(m, four * TILE_VECTORS + v / LANES, LANES * 68, k, 4);
+        UNROLL for (int j = 0; j < 4; j++) q[j] = k == 3 ? d[13 + j] : (vi)((vu)d[4 * k + j] >> (8 * k + 8)) | d[4 * k + j + 1] << (24 - 8 * k);
+        const vf scale = e8m0_half_to_vf((vi)((vu)d[4 * k] >> 8 * k) & 0xff, 0);
+        total[v / LANES] = add_fp4_block(q, scale, x->bytes + BLOCK * b, x->scales[b], sums[0] + sums[together], total[v / LANES]);
+      }
+    }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+
+/* FP4, whose scales lie apart: those of sixteen blocks are 16 bytes of each row. Even elements are in low halves, odd ones in high. */
+static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  typedef i8 Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, scale_stride = rows.stride ? m->scale_row_elements : 0;
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 sixteen = 0; sixteen < m->columns / BLOCK; sixteen += 16) {
+    vi codes[TILE_VECTORS][4];
+    FOR_VECTORS {
+      const i64 row = rows.first_row + (rows.stride ? v : 0);
+      transpose_16_bytes(m->scales + row * m->scale_row_elements, scale_stride, 0, sixteen, codes[v / LANES]);
+    }
+    for (int k = 0; k < 16; k++) {
+      const i64 b = block + (sixteen + k) * together;
+      const i32* sums = x->sums + sums_of(x, b);
+      const Sixteen first = *(const Sixteen*)(x->bytes + BLOCK * b), second = *(const Sixteen*)(x->bytes + BLOCK * b + 16);
+      i8 apart[BLOCK] __attribute__((aligned(32)));
+      *(Sixteen*)apart = __builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      *(Sixteen*)(apart + 16) = __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      EACH_VECTOR {
+        vi q[4];
+        fetch_ahead(m, (sixteen + k) * TILE_VECTORS + v / LANES, LANES * 16);
+        transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (sixteen + k) * 16, q);
+        const vf scale = e8m0_half_to_vf((vi)((vu)codes[v / LANES][k / 4] >> 8 * (k % 4)) & 0xff, 1);
+        total[v / LANES] = add_fp4_block(q, scale, apart, x->scales[b], sums[0] + sums[together], total[v / LANES]);
       }
     }
   }
   FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 }
 
+/* 0 where a panel is needed. */
 int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc) {
-  if (m->columns % (2 * BLOCK)) return 0;
-  switch (m->format) {
-    case Q8_0: stream_of_blocks(Q8_0, m, rows, x, acc); return 1;
-    case Q4_0: stream_of_blocks(Q4_0, m, rows, x, acc); return 1;
-    default: return 0;
-  }
+  const i64 blocks = m->columns / BLOCK;
+  if (m->format == Q8_0 && blocks % 2 == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
+  else if (m->format == Q4_0 && blocks % 2 == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
+  else if (m->format == MXFP4 && blocks % 4 == 0) stream_of_mxfp4(m, rows, x, acc);
+  else if (m->format == FP4 && blocks % 16 == 0 && !m->scale_is_f32) stream_of_fp4(m, rows, x, acc);
+  else return 0;
+  return 1;
 }
 #endif
 #endif /* BODY */
@@ -248,32 +335,193 @@ static void multiply_floats(const Panel* p, i64 first, i64 count, const Activati
   if (t < tokens) floats_of_tokens(1, p, first, count, x, t, acc);
 }
 
+/*
+ * One token and floats need no lane for each row: a vector is the same four columns of QUAD_ROWS rows, four sums for each, which the
+ * order of the sums asks for anyway.
+ */
+enum { QUAD_ROWS = LANES / 4 };
+
+static inline vf broadcast_quad(const float* at) {
+#if LANES == 16
+  return (vf)_mm512_broadcast_f32x4(_mm_loadu_ps(at));
+#elif LANES == 8
+  return (vf)_mm256_broadcast_ps((const __m128*)at);
+#else
+  return load_vf(at);
+#endif
+}
+
+/* LANES columns of one row. */
+static inline __attribute__((always_inline)) vf columns_of_row(const i64 format, const u8* at) {
+  typedef u16 Halves __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
+  if (format == F32) return load_vf(at);
+  if (format == BF16) return (vf)(__builtin_convertvector(*(const Halves*)at, vu) << 16);
+#if LANES == 16
+  return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const void*)at));
+#elif LANES == 8
+  return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const void*)at));
+#else
+  return f16_to_vf(__builtin_convertvector(*(const Halves*)at, vi));
+#endif
+}
+
+/* out[j] = columns 4 * j ... of QUAD_ROWS rows that are `stride` bytes apart. */
+static inline __attribute__((always_inline)) void quads_of(const i64 format, const u8* at, i64 stride, vf out[QUAD_ROWS]) {
+#if LANES == 16
+  const __m512 a = (__m512)columns_of_row(format, at), b = (__m512)columns_of_row(format, at + stride);
+  const __m512 c = (__m512)columns_of_row(format, at + 2 * stride), d = (__m512)columns_of_row(format, at + 3 * stride);
+  const __m512 ab_low = _mm512_shuffle_f32x4(a, b, 0x44), ab_high = _mm512_shuffle_f32x4(a, b, 0xee);
+  const __m512 cd_low = _mm512_shuffle_f32x4(c, d, 0x44), cd_high = _mm512_shuffle_f32x4(c, d, 0xee);
+  out[0] = (vf)_mm512_shuffle_f32x4(ab_low, cd_low, 0x88);
+  out[1] = (vf)_mm512_shuffle_f32x4(ab_low, cd_low, 0xdd);
+  out[2] = (vf)_mm512_shuffle_f32x4(ab_high, cd_high, 0x88);
+  out[3] = (vf)_mm512_shuffle_f32x4(ab_high, cd_high, 0xdd);
+#elif LANES == 8
+  const __m256 a = (__m256)columns_of_row(format, at), b = (__m256)columns_of_row(format, at + stride);
+  out[0] = (vf)_mm256_permute2f128_ps(a, b, 0x20);
+  out[1] = (vf)_mm256_permute2f128_ps(a, b, 0x31);
+#else
+  (void)stride;
+  out[0] = columns_of_row(format, at);
+#endif
+}
+
 /* acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. */
 static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
                                                                    const float* x, float* acc) {
-  const int each = 16 / bytes_of_number(format);
-  for (int v = 0; v < TILE; v += LANES) {
+  const int bytes = bytes_of_number(format);
+  FOR_VECTORS {
+    const u8* at = rows.at + v * rows.stride + first * bytes;
     vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
-    for (i64 c = 0; c < count; c += each) {
-      vi t[4];
-      vf column[16];
-      if (v == 0) fetch_ahead(m, (first + c) / each, TILE * 16);
-      transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes_of_number(format), t);
-      columns_of(format, t, column);
-      UNROLL for (int k = 0; k < each; k++) sum[k % 4] = fma_vf(column[k], vf_of(x[c + k]), sum[k % 4]);
+    vi s[4];
+    for (i64 c = 0; c < count; c += LANES) {
+      fetch_ahead(m, (first + c) / LANES * TILE_VECTORS + v / LANES, LANES * LANES * bytes);
+      UNROLL for (int row = 0; row < 4; row++) {
+        vf w[QUAD_ROWS];
+        quads_of(format, at + row * rows.stride + c * bytes, 4 * rows.stride, w);
+        UNROLL for (int j = 0; j < QUAD_ROWS; j++) sum[row] = fma_vf(w[j], broadcast_quad(x + c + 4 * j), sum[row]);
+      }
     }
-    store_vf(acc + v, load_vf(acc + v) + ((sum[0] + sum[1]) + (sum[2] + sum[3])));
+    transpose_quads((vi)sum[0], (vi)sum[1], (vi)sum[2], (vi)sum[3], s);
+    store_vf(acc + v, load_vf(acc + v) + (((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3])));
   }
 }
 
+/* Four rows alone, for matrices of so few rows that tiles cannot be shared out evenly: y[r] = row r . x, summed as everywhere. */
+static inline __attribute__((always_inline)) void four_rows_of_format(const i64 format, const Matrix* m, const u8* at, const float* x, float* y) {
+  const int bytes = bytes_of_number(format), vectors = 4 / QUAD_ROWS;
+  for (int r = 0; r < 4; r++) y[r] = 0;
+  for (i64 first = 0; first < m->columns; first += STRETCH) {
+    const i64 end = min_i64(first + STRETCH, m->columns);
+    vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
+    float lane[4][4];
+    for (i64 c = first; c < end; c += LANES)
+      UNROLL for (int i = 0; i < vectors; i++) {
+        vf w[QUAD_ROWS];
+        quads_of(format, at + i * QUAD_ROWS * m->row_bytes + c * bytes, m->row_bytes, w);
+        UNROLL for (int j = 0; j < QUAD_ROWS; j++) sum[i] = fma_vf(w[j], broadcast_quad(x + c + 4 * j), sum[i]);
+      }
+    for (int i = 0; i < vectors; i++) store_vf(lane[i * QUAD_ROWS], sum[i]);
+    for (int r = 0; r < 4; r++) y[r] += (lane[r][0] + lane[r][1]) + (lane[r][2] + lane[r][3]);
+  }
+}
+
+static inline int fits_four_rows(const Matrix* m) { return (m->format == F32 || m->format == F16 || m->format == BF16) && m->columns % LANES == 0; }
+
+static NEVER_INLINE void product_of_four_rows(const Matrix* m, i64 row, const float* x, float* y) {
+  const u8* at = m->data + row * m->row_bytes;
+  switch (m->format) {
+    case F32: four_rows_of_format(F32, m, at, x, y); return;
+    case F16: four_rows_of_format(F16, m, at, x, y); return;
+    default: four_rows_of_format(BF16, m, at, x, y);
+  }
+}
+
+#if LANES >= 8
+/*
+ * FP8: sixteen columns of QUAD_ROWS rows are loaded at once and put in the order in which a code moved to the upper half of 16 bits,
+ * less its sign one bit down, is the same number in half precision divided by 2^8, for which the scale makes up. 0 where that does
+ * not hold: for NaN, and for scales that have no such multiple.
+ */
+static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, const float* x, float* acc) {
+  if (m->block_columns % 16 || count % 16) return 0;
+  vf result[TILE_VECTORS];
+  FOR_VECTORS {
+    const u8* at = rows.at + v * rows.stride + first;
+    vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
+    vi s[4];
+#if LANES == 16
+    const __m512i order = _mm512_setr_epi32(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15), zero = _mm512_setzero_si512();
+    __mmask64 nan = 0;
+#else
+    const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7), zero = _mm256_setzero_si256();
+    __m256i nan = zero;
+#endif
+    for (i64 k = 0; k < count;) { /* stretches of one scale; rows of a tile may lie in different blocks */
+      const i64 block = (first + k) / m->block_columns, end = min_i64(count, (block + 1) * m->block_columns - first);
+      float scale[4][LANES];
+      for (int r = 0; r < LANES; r++) {
+        const i64 element = (rows.first_row + (rows.stride ? v + r : 0)) / m->block_rows * m->scale_row_elements + block;
+        const float of_row = 256 * (m->scale_is_f32 ? ((const f32_at*)m->scales)[element] : e8m0_to_f32(m->scales[element]));
+        if (!(of_row < __builtin_inff() && of_row > -__builtin_inff())) return 0;
+        UNROLL for (int i = 0; i < 4; i++) scale[r % 4][r / 4 * 4 + i] = of_row;
+      }
+      for (; k < end; k += 16) {
+        fetch_ahead(m, (first + k) / 16 * TILE_VECTORS + v / LANES, LANES * 16);
+        UNROLL for (int row = 0; row < 4; row++) {
+          vf w[4];
+#define CODES(i) _mm_loadu_si128((const void*)(at + (row + 4 * (i)) * rows.stride + k))
+#if LANES == 16
+          const __m512i loaded = _mm512_inserti32x4(
+              _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(CODES(0)), CODES(1), 1), CODES(2), 2), CODES(3), 3);
+          const __m512i codes = _mm512_permutexvar_epi32(order, loaded), magnitude = _mm512_set1_epi8(0x7f);
+          nan |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(codes, magnitude), magnitude);
+          UNROLL for (int half = 0; half < 2; half++) {
+            const __m512i moved = half ? _mm512_unpackhi_epi8(zero, codes) : _mm512_unpacklo_epi8(zero, codes);
+            const __m512i halves = _mm512_and_si512(_mm512_srai_epi16(moved, 1), _mm512_set1_epi16((short)0xbfff));
+            w[2 * half] = (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+            w[2 * half + 1] = (vf)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+          }
+#else
+          const __m256i codes = _mm256_permutevar8x32_epi32(_mm256_inserti128_si256(_mm256_castsi128_si256(CODES(0)), CODES(1), 1), order);
+          const __m256i magnitude = _mm256_set1_epi8(0x7f);
+          nan = _mm256_or_si256(nan, _mm256_cmpeq_epi8(_mm256_and_si256(codes, magnitude), magnitude));
+          UNROLL for (int half = 0; half < 2; half++) {
+            const __m256i moved = half ? _mm256_unpackhi_epi8(zero, codes) : _mm256_unpacklo_epi8(zero, codes);
+            const __m256i halves = _mm256_and_si256(_mm256_srai_epi16(moved, 1), _mm256_set1_epi16((short)0xbfff));
+            w[2 * half] = (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+            w[2 * half + 1] = (vf)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+          }
+#endif
+#undef CODES
+          UNROLL for (int j = 0; j < 4; j++) sum[row] = fma_vf(w[j] * load_vf(scale[row]), broadcast_quad(x + k + 4 * j), sum[row]);
+        }
+      }
+    }
+#if LANES == 16
+    if (nan) return 0;
+#else
+    if (_mm256_movemask_epi8(nan)) return 0;
+#endif
+    transpose_quads((vi)sum[0], (vi)sum[1], (vi)sum[2], (vi)sum[3], s);
+    result[v / LANES] = ((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3]);
+  }
+  FOR_VECTORS store_vf(acc + v, load_vf(acc + v) + result[v / LANES]);
+  return 1;
+}
+#endif
+
 /* 0 where a panel is needed. */
-static int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, float* acc) {
+static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, float* acc) {
   const float* at = floats_of(x, 0) + first;
-  if (count % 8) return 0;
+  if (count % LANES) return 0;
   switch (m->format) {
     case F32: stream_of_format(F32, m, rows, first, count, at, acc); return 1;
     case F16: stream_of_format(F16, m, rows, first, count, at, acc); return 1;
     case BF16: stream_of_format(BF16, m, rows, first, count, at, acc); return 1;
+#if LANES >= 8
+    case FP8: return stream_fp8(m, rows, first, count, at, acc);
+#endif
     default: return 0;
   }
 }
@@ -292,7 +540,7 @@ static inline void clear(float (*acc)[TILE], i64 tokens) {
 }
 
 /* acc[t][r] = row r . activation t */
-static void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel, const Body* body) {
+static NEVER_INLINE void product_of_rows(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel, const Body* body) {
   clear(acc, tokens);
   if (is_block_format(m->format) && x->bytes) {
     if (tokens == 1 && body->stream_blocks(m, rows, x, acc[0])) return;

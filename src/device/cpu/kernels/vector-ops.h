@@ -17,14 +17,18 @@ static void op_rms_norm(const Command* c, Worker* w) {
     vf squares[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
     i64 i = 0;
     for (; i + 4 * LANES <= width; i += 4 * LANES)
-      for (int k = 0; k < 4; k++) {
+      UNROLL for (int k = 0; k < 4; k++) {
         const vf value = load_vf(x + i + k * LANES);
         squares[k] = fma_vf(value, value, squares[k]);
       }
     double sum = sum_vf((squares[0] + squares[1]) + (squares[2] + squares[3]));
     for (; i < width; i++) sum += (double)x[i] * (double)x[i];
     const float scale = (float)(1.0 / __builtin_sqrt(sum / (double)width + c->slot[8]));
-    for (i64 k = 0; k < width; k++) y[k] = weight ? x[k] * scale * weight[k] : x[k] * scale;
+    /* two loops: of one with a choice inside the compiler makes masked loads from address 0, which cost hundreds of cycles each */
+    if (weight)
+      for (i64 k = 0; k < width; k++) y[k] = x[k] * scale * weight[k];
+    else
+      for (i64 k = 0; k < width; k++) y[k] = x[k] * scale;
   }
 }
 
