@@ -1,6 +1,7 @@
 /** The store of records: what was acknowledged is there, what is damaged is a miss, what the disk refuses stops nothing. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { KvStore, type StoreOptions } from "../../src/engine/store/kv-store.ts";
 import { rootKey } from "../../src/engine/store/record-keys.ts";
@@ -278,12 +279,25 @@ describe("damage of the store", () => {
     assert.deepEqual(files.files.get("/kv/MANIFEST")!.bytes, manifest.bytes);
 
     const names = [...files.files.keys()];
-    files.files.get("/kv/MANIFEST")!.bytes = Buffer.from("freehold-kv 2\nwhatever\n");
+    files.files.get("/kv/MANIFEST")!.bytes = manifestOf("freehold-kv 2\nwhatever\n");
     const refused = await open(files);
     assert.equal(refused.state, "off");
     assert.match(refused.reason, /version 2/);
     assert.equal(await refused.group((put) => put(entryOf("a", 1))), false);
     assert.deepEqual([...files.files.keys()], names);
+  });
+
+  test("any turned bit of a MANIFEST is damage, not another version", async () => {
+    const files = new MemoryFiles();
+    await fill(await open(files), 8);
+    const { bytes } = files.files.get("/kv/MANIFEST")!;
+    for (let bit = 0; bit < 8 * bytes.length; bit++) {
+      const turned = Buffer.from(bytes);
+      turned[bit >> 3]! ^= 1 << (bit & 7);
+      files.files.get("/kv/MANIFEST")!.bytes = turned;
+      await isFilled(await open(files), 8);
+      assert.deepEqual(files.files.get("/kv/MANIFEST")!.bytes, bytes, `bit ${bit}`);
+    }
   });
 
   test("a directory with other files is not taken", async () => {
@@ -295,6 +309,10 @@ describe("damage of the store", () => {
     assert.deepEqual([...files.files.keys()], ["/kv/thesis.tex"]);
   });
 });
+
+function manifestOf(text: string): Buffer {
+  return Buffer.from(`${text}crc32 ${crc32(text).toString(16).padStart(8, "0")}\n`);
+}
 
 function mutated(bytes: Buffer, kind: string, at: number, part: Buffer, all: { bytes: Buffer }[]): Buffer {
   const result = Buffer.from(bytes);

@@ -5,6 +5,7 @@
  *   store 0123456789abcdef0123456789abcdef
  *   segments 3 4 7
  *   crc32 89abcdef
+ * Other versions may say anything in between, but begin and end like that: a damaged byte must not look like another version.
  */
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -28,24 +29,27 @@ const mostBytes = 1 << 20;
 export async function readManifest(files: FileSystem, directory: string): Promise<Manifest | undefined> {
   const bytes = await readSmallFile(files, join(directory, fileName));
   if (bytes === undefined) return undefined;
-  const text = Buffer.from(bytes).toString("latin1");
-  const version = /^freehold-kv (\d{1,9})\n/.exec(text);
-  if (version !== null && Number(version[1]) > formatVersion) {
-    throw new FormatError(`The store is of version ${version[1]}, this program knows ${formatVersion}`, {
+  const text = checked(Buffer.from(bytes).toString("latin1"));
+  const version = Number(/^freehold-kv (\d{1,9})\n/.exec(text ?? "")?.[1]);
+  if (version > formatVersion) {
+    throw new FormatError(`The store is of version ${version}, this program knows ${formatVersion}`, {
       code: "store-version",
       where: directory,
       hint: "Use the newer program, or give another directory",
     });
   }
-  return parseManifest(text);
+  return text === undefined ? undefined : parseManifest(text);
 }
 
-export function parseManifest(text: string): Manifest | undefined {
-  const found = /^(freehold-kv 1\nstore ([0-9a-f]{32})\nsegments((?: [1-9]\d{0,8})*)\n)crc32 ([0-9a-f]{8})\n$/.exec(
-    text,
-  );
-  if (found === null || hex(crc32(found[1]!)) !== found[4]) return undefined;
-  return { store: found[2]!, segments: found[3]!.split(" ").slice(1).map(Number) };
+/** The text before its checksum; undefined if that is another one's. */
+function checked(text: string): string | undefined {
+  const found = /^(.*\n)crc32 ([0-9a-f]{8})\n$/s.exec(text);
+  return found !== null && hex(crc32(found[1]!)) === found[2] ? found[1] : undefined;
+}
+
+function parseManifest(text: string): Manifest | undefined {
+  const found = /^freehold-kv 1\nstore ([0-9a-f]{32})\nsegments((?: [1-9]\d{0,8})*)\n$/.exec(text);
+  return found === null ? undefined : { store: found[1]!, segments: found[2]!.split(" ").slice(1).map(Number) };
 }
 
 export async function writeManifest(files: FileSystem, directory: string, manifest: Manifest): Promise<void> {
