@@ -457,13 +457,20 @@ static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 co
     const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7), zero = _mm256_setzero_si256();
     __m256i nan = zero;
 #endif
-    for (i64 k = 0; k < count;) { /* stretches of one scale; rows of a tile may lie in different blocks */
+    i64 row_scales[LANES]; /* where those of each row begin; rows of a tile may lie in different blocks */
+    for (int r = 0; r < LANES; r++) row_scales[r] = (rows.first_row + (rows.stride ? v + r : 0)) / m->block_rows * m->scale_row_elements;
+    const int is_one_block = row_scales[0] == row_scales[LANES - 1];
+    for (i64 k = 0; k < count;) { /* stretches of one scale */
       const i64 block = (first + k) / m->block_columns, end = min_i64(count, (block + 1) * m->block_columns - first);
-      float scale[4][LANES];
+      vf scale[4];
       for (int r = 0; r < LANES; r++) {
-        const i64 element = (rows.first_row + (rows.stride ? v + r : 0)) / m->block_rows * m->scale_row_elements + block;
+        const i64 element = row_scales[r] + block;
         const float of_row = 256 * (m->scale_is_f32 ? ((const f32_at*)m->scales)[element] : e8m0_to_f32(m->scales[element]));
         if (!(of_row < __builtin_inff() && of_row > -__builtin_inff())) return 0;
+        if (is_one_block) {
+          UNROLL for (int row = 0; row < 4; row++) scale[row] = vf_of(of_row);
+          break;
+        }
         UNROLL for (int i = 0; i < 4; i++) scale[r % 4][r / 4 * 4 + i] = of_row;
       }
       for (; k < end; k += 16) {
@@ -494,7 +501,7 @@ static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 co
           }
 #endif
 #undef CODES
-          UNROLL for (int j = 0; j < 4; j++) sum[row] = fma_vf(w[j] * load_vf(scale[row]), broadcast_quad(x + k + 4 * j), sum[row]);
+          UNROLL for (int j = 0; j < 4; j++) sum[row] = fma_vf(w[j] * scale[row], broadcast_quad(x + k + 4 * j), sum[row]);
         }
       }
     }
