@@ -114,8 +114,9 @@ describe("the store on disk", () => {
 
   test("a lock of a process that has ended is stale, though its parent has not noticed", { skip: notOnLinux }, () =>
     inDirectory(async (directory) => {
-      // The shell's child ends; sleep, which the shell becomes, never asks for it.
-      const parent = spawn("sh", ["-c", "sh -c 'exit 0' & echo $!; exec sleep 60"], {
+      // The shell's child ends once the shell has become sleep, which never asks for it; the shell itself would.
+      const child = "until [ $(cat /proc/$PPID/comm) = sleep ]; do :; done";
+      const parent = spawn("sh", ["-c", `sh -c '${child}' & echo $!; exec sleep 60`], {
         stdio: ["ignore", "pipe", "inherit"],
       });
       try {
