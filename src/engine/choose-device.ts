@@ -1,4 +1,5 @@
 /** From the name that a user gives to the device that computes. */
+import { mostWorkers } from "../device/cpu/control-block.ts";
 import { type Activations, KernelDevice } from "../device/cpu/kernel-device.ts";
 import type { Device } from "../device/device.ts";
 import { ReferenceDevice } from "../device/reference/reference-device.ts";
@@ -20,7 +21,7 @@ export interface DeviceOptions {
 /** "auto" takes the native kernels, and where they cannot be loaded those in WebAssembly. */
 export async function chooseDevice(options: DeviceOptions = {}): Promise<Device> {
   const name = parseDeviceName(options.device ?? "auto");
-  const workers = checkThreads(options.threads) ?? physicalCores();
+  const workers = checkThreads(options.threads) ?? Math.min(physicalCores(), mostWorkers);
   const native = () => new KernelDevice(new NativeHost({ workers, body: options.instructions }), options.activations);
   const wasm = async () =>
     new KernelDevice(await createWasmHost({ workers, body: options.instructions }), options.activations);

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { ActiveWorkers } from "../../src/device/cpu/active-workers.ts";
-import { ControlBlock, controlBytes, words } from "../../src/device/cpu/control-block.ts";
+import { ControlBlock, controlBytes, mostWorkers, words } from "../../src/device/cpu/control-block.ts";
+import { DeviceError } from "../../src/errors.ts";
 
 test("a step is not taken for done when a worker's notice of the step before comes late", async () => {
   const view = new Uint8Array(new SharedArrayBuffer(controlBytes));
@@ -23,6 +24,13 @@ test("a step is not taken for done when a worker's notice of the step before com
   Atomics.add(shared, words.done, 1);
   Atomics.notify(shared, words.done);
   await step;
+});
+
+test("more workers than the word of a step can count are refused", () => {
+  const view = new Uint8Array(new SharedArrayBuffer(controlBytes));
+  const region = { address: 0, bytes: controlBytes, view, free: () => {} };
+  new ControlBlock(region, mostWorkers, 0, 0);
+  assert.throws(() => new ControlBlock(region, mostWorkers + 1, 0, 0), DeviceError);
 });
 
 describe("workers that take part in a step", () => {

@@ -1,4 +1,5 @@
 /** The memory through which workers are told what to run and say that they are through: struct Control of kernels/program.h. */
+import { DeviceError } from "../../errors.ts";
 import type { StepOutcome } from "../device.ts";
 import { ActiveWorkers } from "./active-workers.ts";
 import type { Region } from "./kernel-host.ts";
@@ -21,6 +22,7 @@ export const words = {
 
 /** The word `sequence` is the number of the step times this, plus how many workers take part in it: the first ones. */
 const parts = 256;
+export const mostWorkers = parts - 1;
 
 /** Turns of a loop that a worker waits for the next step before it sleeps: about 100 us. */
 const spins = 3000;
@@ -57,6 +59,8 @@ export class ControlBlock {
   #last: Promise<unknown> = Promise.resolve();
 
   constructor({ view }: Region, workers: number, body: number, cursors: number, active = new ActiveWorkers(workers)) {
+    if (workers > mostWorkers)
+      throw new DeviceError(`${workers} workers are more than the ${mostWorkers} that a step can have`);
     this.#active = active;
     this.#words = new Int32Array(view.buffer, view.byteOffset, controlBytes / 4);
     this.#numbers = new Float64Array(view.buffer, view.byteOffset + 16, 5);

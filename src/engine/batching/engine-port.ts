@@ -11,8 +11,9 @@ export interface EnginePort {
   /** Starts a request; the listener hears every event of it, and `end` or `error` exactly once, last. */
   submit(request: EngineRequest, listener: (event: EngineEvent) => void): void;
   /**
-   * Ends a request within a step, and mostly within a layer of it (running-step.ts); its listener still hears the end (finish "cancelled"). Unknown ids are ignored. With `keptTokens` the
-   * answer is whole (a stop string, the end of its calls): what was computed of its prompt and so many tokens of it is remembered.
+   * Ends a request within a step, and mostly within a layer of it (running-step.ts); its listener still hears the end (finish
+   * "cancelled"). Unknown ids are ignored. With `keptTokens` the answer is whole (a stop string, the end of its calls): what was
+   * computed of its prompt and so many tokens of it is remembered.
    */
   cancel(id: string, keptTokens?: number): void;
   /** A request is on its way: an engine that sleeps may load its model already. */
