@@ -151,7 +151,7 @@ async function ask(url: string, one: Question): Promise<string> {
 }
 
 async function abort(url: string, one: Question, afterMs: number): Promise<void> {
-  const signal = AbortSignal.timeout(afterMs);
+  const signal = AbortSignal.timeout(Math.round(afterMs));
   try {
     const response = await post(url, { ...one, stream: true }, signal);
     for await (const _ of response.body!) signal.throwIfAborted();
