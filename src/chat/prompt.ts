@@ -78,19 +78,17 @@ export interface PromptTokenizer {
 /** Token ids of a prompt. Throws a RequestError when the tokenizer lacks one of its special tokens. */
 export function encodePrompt({ parts }: Pick<Prompt, "parts">, tokenizer: PromptTokenizer): number[] {
   const ids: number[] = [];
-  for (const part of parts) {
-    if ("text" in part) {
-      for (const id of tokenizer.encode(part.text)) ids.push(id);
-      continue;
-    }
-    const id = tokenizer.tokenId(part.special);
-    if (id === undefined) {
-      throw new RequestError(`The tokenizer has no token ${part.special}`, {
-        code: "no-token",
-        hint: "The prompt format is that of DeepSeek V4 or V4.1; this tokenizer belongs to another model",
-      });
-    }
-    ids.push(id);
-  }
+  for (const part of parts) for (const id of encodePart(part, tokenizer)) ids.push(id);
   return ids;
+}
+
+/** Of one part: what it is does not depend on its neighbours. */
+export function encodePart(part: PromptPart, tokenizer: PromptTokenizer): number[] {
+  if ("text" in part) return tokenizer.encode(part.text);
+  const id = tokenizer.tokenId(part.special);
+  if (id !== undefined) return [id];
+  throw new RequestError(`The tokenizer has no token ${part.special}`, {
+    code: "no-token",
+    hint: "The prompt format is that of DeepSeek V4 or V4.1; this tokenizer belongs to another model",
+  });
 }

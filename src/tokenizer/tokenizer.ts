@@ -87,6 +87,10 @@ export class Tokenizer {
     return this.#data.ids.get(content);
   }
 
+  has(id: number): boolean {
+    return this.#data.bytes[id] !== undefined;
+  }
+
   /** The bytes that a token stands for. */
   tokenBytes(id: number): Uint8Array {
     const bytes = this.#data.bytes[id];

@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { ReferenceDevice } from "../../src/device/reference/reference-device.ts";
-import { DurableMap } from "../../src/engine/cache/durable-map.ts";
 import { PrefixCache } from "../../src/engine/cache/prefix-cache.ts";
 import { embeddedModel, loadModel } from "../../src/engine/load-model.ts";
 import { digestOfModel } from "../../src/engine/model-digest.ts";
@@ -401,53 +400,14 @@ for (const [name, config] of Object.entries(smallConfigs)) {
         const cache = await openCache(runner, { directory });
         await compute(cache, runner, tokensOf(400), "a");
         await compute(cache, runner, tokensOf(400), "b");
-        cache.toolCalls.put("a", "call", Buffer.from("the secret of a"));
-        cache.toolCalls.put("b", "call", Buffer.from("the secret of b"));
         await cache.flush();
         assert.equal(await cache.forget("a"), true);
         const prompt = [...tokensOf(400), 1];
         assert.deepEqual([await known(cache, prompt, "a"), await known(cache, prompt, "b")], [0, 400]);
         await cache.close();
-        const names = await readdir(directory);
-        const files = await Promise.all(names.map((name) => readFile(join(directory, name), "latin1")));
-        assert.doesNotMatch(files.join(), /secret of a/);
-        assert.match(files.join(), /secret of b/);
         const again = await openCache(runner, { directory });
         assert.deepEqual([await known(again, prompt, "a"), await known(again, prompt, "b")], [0, 400]);
-        assert.equal(await again.toolCalls.get("a", "call"), undefined);
         await again.close();
       }));
   });
 }
-
-describe("the durable map", () => {
-  test("gives back the last value of an id, of its own namespace alone, also after a restart", () =>
-    inDirectory(async (directory) => {
-      const { runner, device } = await smallModel();
-      using _ = device;
-      let cache = await openCache(runner, { directory });
-      for (let i = 0; i < 50; i++) cache.toolCalls.put("a", `call_${i % 20}`, Buffer.from(`value ${i}`));
-      cache.texts.put("a", "call_1", Buffer.from("another map"));
-      assert.equal(String(Buffer.from((await cache.toolCalls.get("a", "call_1"))!)), "value 41");
-      assert.equal(await cache.toolCalls.get("b", "call_1"), undefined);
-      await cache.close();
-      cache = await openCache(runner, { directory });
-      for (let i = 30; i < 50; i++)
-        assert.equal(String(Buffer.from((await cache.toolCalls.get("a", `call_${i % 20}`))!)), `value ${i}`);
-      assert.equal(String(Buffer.from((await cache.texts.get("a", "call_1"))!)), "another map");
-      assert.equal(await cache.toolCalls.get("b", "call_1"), undefined);
-      await cache.close();
-    }));
-
-  test("holds a bounded number of bytes, with a store or without", async () => {
-    const map = new DurableMap(undefined, { type: "toolmap", mostBytes: 8000 });
-    map.put("a", "huge", new Uint8Array(2000));
-    assert.equal(await map.get("a", "huge"), undefined, "more than an eighth of all");
-    for (let i = 0; i < 100; i++) map.put("a", `${i}`, new Uint8Array(500).fill(i));
-    const left = await Promise.all(Array.from({ length: 100 }, (_, i) => map.get("a", `${i}`)));
-    assert.deepEqual(
-      left.map((value) => value?.at(0)).filter((value) => value !== undefined),
-      Array.from({ length: 16 }, (_, i) => 84 + i),
-    );
-  });
-});

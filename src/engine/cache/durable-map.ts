@@ -1,7 +1,7 @@
 /**
  * A small map from ids to bytes that survives a restart, for what a gateway must give back exactly: the sampled text of tool calls and
- * reasoning. Bounded: the oldest entries go. Values that are put at the same time share one write; without a disk the map is one in
- * memory.
+ * reasoning, the tokens of an answer. Bounded: what was asked for or put longest ago goes first. Values that are put at the same time
+ * share one write; without a disk the map is one in memory.
  */
 import type { KvStore } from "../store/kv-store.ts";
 import type { NewRecord, RecordKey } from "../store/record.ts";
@@ -18,7 +18,7 @@ export interface DurableMapOptions {
 export class DurableMap {
   readonly #store: KvStore | undefined;
   readonly #options: DurableMapOptions;
-  /** The oldest first. */
+  /** Those used longest ago first. */
   readonly #values = new Map<RecordKey, { readonly value: Uint8Array; readonly root: RecordKey }>();
   #bytes = 0;
   #waiting: NewRecord[] = [];
@@ -27,13 +27,20 @@ export class DurableMap {
   constructor(store: KvStore | undefined, options: DurableMapOptions) {
     this.#store = store;
     this.#options = options;
+    // What was forgotten stands in the files until they are collected, and is found by who opens them.
+    if (store !== undefined) trimEntries(store.index, options.type, options.mostBytes);
   }
 
   async get(namespace: string, id: string): Promise<Uint8Array | undefined> {
     const key = entryKey(this.root(namespace), id);
-    const known = this.#values.get(key);
-    if (known !== undefined) return known.value;
     const record = this.#store?.index.entries.get(key);
+    if (record !== undefined) this.#store!.index.use(record);
+    const known = this.#values.get(key);
+    if (known !== undefined) {
+      this.#values.delete(key);
+      this.#values.set(key, known);
+      return known.value;
+    }
     if (record === undefined) return undefined;
     const value = await this.#store!.read(record);
     // What was put meanwhile is newer than what was read.
@@ -89,7 +96,7 @@ export class DurableMap {
       await store.group(async (put) => {
         for (const record of records) await put(record);
       });
-      trimEntries(store.index, this.#options.mostBytes);
+      trimEntries(store.index, this.#options.type, this.#options.mostBytes);
     }
     this.#writing = undefined;
   }

@@ -15,7 +15,6 @@ import { KvStore } from "../store/kv-store.ts";
 import type { RecordKey } from "../store/record.ts";
 import { rootKey } from "../store/record-keys.ts";
 import { CacheRows } from "./cache-rows.ts";
-import { DurableMap } from "./durable-map.ts";
 import type { SequenceCache } from "./kv-cache.ts";
 import { RememberedSequences } from "./remembered-sequences.ts";
 import { frontierTokens, StoredPrefixes } from "./stored-prefixes.ts";
@@ -46,13 +45,8 @@ export interface StoreSettings {
 const leastGain = 32;
 /** Damaged records that one request goes past before it computes instead. */
 const mostDetours = 8;
-const mapBytes = 64 << 20;
 
 export class PrefixCache implements SequenceCachePort {
-  /** The sampled text of tool calls and reasoning, by namespace and id. */
-  readonly toolCalls: DurableMap;
-  /** Whatever else must survive, by namespace and text. */
-  readonly texts: DurableMap;
   readonly #runner: ModelRunner;
   readonly #names: readonly string[];
   readonly #memory: RememberedSequences;
@@ -75,8 +69,6 @@ export class PrefixCache implements SequenceCachePort {
     this.#store = store;
     const mostWaitingBytes = (options.store !== "off" && options.store.mostWaitingBytes) || 256 << 20;
     this.#disk = store && new StoredPrefixes({ runner, rows, store, mostWaitingBytes });
-    this.toolCalls = new DurableMap(store, { type: "toolmap", mostBytes: mapBytes });
-    this.texts = new DurableMap(store, { type: "textindex", mostBytes: mapBytes });
   }
 
   /** Opens the store, whatever is in its directory; what does not work is told by `diskReason`, not thrown. */
@@ -135,12 +127,8 @@ export class PrefixCache implements SequenceCachePort {
    */
   async forget(namespace: string): Promise<boolean> {
     this.#memory.forget(namespace);
-    for (const map of [this.toolCalls, this.texts]) map.forget(namespace);
     await this.flush();
-    const roots = [this.#root(namespace), this.toolCalls.root(namespace), this.texts.root(namespace)];
-    let isDone = true;
-    if (this.#store !== undefined) for (const root of roots) isDone = (await this.#store.forget(root)) && isDone;
-    return isDone;
+    return this.#store === undefined || this.#store.forget(this.#root(namespace));
   }
 
   get counters(): CacheCounters {
@@ -172,7 +160,6 @@ export class PrefixCache implements SequenceCachePort {
 
   async flush(): Promise<void> {
     await this.#disk?.flush();
-    await Promise.all([this.toolCalls.flush(), this.texts.flush()]);
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,5 @@
 /** Which records and which segments go when the store needs room. */
+import type { RecordType } from "./record.ts";
 import type { RecordIndex, StoredRecord } from "./record-index.ts";
 import type { Segment } from "./segment.ts";
 
@@ -21,10 +22,12 @@ export function trimIndex(index: RecordIndex, mostBytes: number): void {
   }
 }
 
-/** Forgets the oldest entries of the durable maps beyond a number of bytes. */
-export function trimEntries(index: RecordIndex, mostBytes: number): void {
+/** Forgets the entries of one durable map that were used longest ago, beyond a number of bytes. */
+export function trimEntries(index: RecordIndex, ofType: RecordType, mostBytes: number): void {
   let bytes = 0;
-  const entries: StoredRecord[] = [...index.entries.values()].sort((a, b) => b.lastUse - a.lastUse);
+  const entries: StoredRecord[] = [...index.entries.values()]
+    .filter(({ type }) => type === ofType)
+    .sort((a, b) => b.lastUse - a.lastUse);
   for (const entry of entries) {
     bytes += entry.bytes;
     if (bytes > mostBytes) index.remove(entry);

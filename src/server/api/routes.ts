@@ -1,5 +1,5 @@
 /** All routes of the API, in every dialect. The gateway adds its own: health, metrics and what else needs no model. */
-import { BoundedTurnMemory, type TurnMemory } from "../generation/turn-memory.ts";
+import { ConversationMemory } from "../generation/conversation-memory.ts";
 import type { Route } from "../route.ts";
 import type { ApiContext } from "./api-context.ts";
 import { chatRoutes } from "./chat/chat-completions.ts";
@@ -21,8 +21,8 @@ export interface ApiOptions {
   readonly aliases?: readonly string[];
   /** Refuse other names with 404; by default any name means the one model. */
   readonly strictModel?: boolean;
-  /** Where reasoning and calls of earlier turns are kept. Default: in memory, bounded. */
-  readonly memory?: TurnMemory;
+  /** Where reasoning, calls and tokens of earlier turns are kept. Default: in memory, bounded. */
+  readonly memory?: ConversationMemory;
   /** Characters of responses that are kept for `previous_response_id`. Default: 64 Mi. */
   readonly maxStoredCharacters?: number;
   /** Whether a model thinks where a request of OpenAI's dialects says nothing of it. Default: yes. */
@@ -35,7 +35,7 @@ export function apiRoutes(options: ApiOptions = {}): Route[] {
   const context: ApiContext = {
     aliases: options.aliases ?? [],
     strictModel: options.strictModel ?? false,
-    memory: options.memory ?? new BoundedTurnMemory(),
+    memory: options.memory ?? ConversationMemory.inMemory(),
     responses: new ResponseStore(options.maxStoredCharacters),
     llama: { ...llamaDefaults, ...options.llama },
     thinking: options.thinking ?? true,

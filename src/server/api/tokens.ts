@@ -10,26 +10,27 @@ import { readBody } from "./request-body.ts";
 import { chatRequest } from "./schemas/chat.ts";
 import { detokenizeRequest, type TokenizeAnswer, tokenizeRequest } from "./schemas/tokens.ts";
 
-export function tokenRoutes({ thinking }: ApiContext): Route[] {
+export function tokenRoutes(context: ApiContext): Route[] {
+  const { thinking } = context;
   const route = { method: "POST", scope: "infer", errors: "openai" } as const;
   return [
-    { ...route, path: "/tokenize", handle: async (call, services) => tokenize(call, services, thinking) },
+    { ...route, path: "/tokenize", handle: async (call, services) => tokenize(call, services, context) },
     { ...route, path: "/detokenize", handle: async (call, services) => detokenize(call, services) },
     ...["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"].map(
       (path): Route => ({
         ...route,
         path,
-        handle: async (call, services) => countChatTokens(call, services, thinking),
+        handle: async (call, services) => countChatTokens(call, services, context),
       }),
     ),
     { ...route, path: "/apply-template", handle: async (call, services) => applyTemplate(call, services, thinking) },
   ];
 }
 
-async function tokenize(call: Call, services: Services, thinks: boolean): Promise<void> {
+async function tokenize(call: Call, services: Services, context: ApiContext): Promise<void> {
   const { value: body } = readBody(tokenizeRequest, call.body);
   const { tokenizer } = services;
-  const ids = body.messages === undefined ? textTokens(body, services) : await chatTokens(call, services, thinks);
+  const ids = body.messages === undefined ? textTokens(body, services) : await chatTokens(call, services, context);
   const answer: TokenizeAnswer = {
     tokens: body.with_pieces ? ids.map((id) => ({ id, piece: pieceOf(id, services) })) : [...ids],
     count: ids.length,
@@ -54,14 +55,19 @@ function textTokens(body: ReturnType<(typeof tokenizeRequest)["parse"]>, service
   return begins ? [info.bosTokenId, ...ids] : ids;
 }
 
-async function chatTokens(call: Call, services: Services, thinks: boolean): Promise<readonly number[]> {
-  const { tokenIds } = await encodeChat(readChatBody(readBody(chatRequest, call.body), thinks).chat, services);
+async function chatTokens(
+  call: Call,
+  services: Services,
+  { memory, thinking }: ApiContext,
+): Promise<readonly number[]> {
+  const { chat } = readChatBody(readBody(chatRequest, call.body), thinking);
+  const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory });
   return readableIds(tokenIds, services.requireInfo());
 }
 
 /** How long the prompt of a conversation is: POST /v1/chat/completions/input_tokens. */
-async function countChatTokens(call: Call, services: Services, thinks: boolean): Promise<void> {
-  call.json(200, { input_tokens: (await chatTokens(call, services, thinks)).length });
+async function countChatTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
+  call.json(200, { input_tokens: (await chatTokens(call, services, context)).length });
 }
 
 /** The text of a token, or its bytes where they are no text. */

@@ -41,8 +41,12 @@ export interface AnswerResult {
   readonly calls: readonly RememberedCall[];
   readonly generatedTokens: number;
   readonly reasoningTokens: number;
+  /** As the model gave them, one that ended the answer among them. */
+  readonly tokenIds: readonly number[];
   /** All that was written behind the reasoning, where nothing of it was cut or repaired. */
   readonly verbatim: readonly PromptPart[] | undefined;
+  /** The reasoning with the newlines around it, which clients do not get. */
+  readonly writtenReasoning: string;
 }
 
 interface OpenCall {
@@ -60,11 +64,12 @@ export class AnswerReader {
   readonly #decoder: StreamDecoder;
   readonly #waiting: Record<"reasoning" | "content", WaitingTokens>;
   readonly #calls: OpenCall[] = [];
+  readonly #tokenIds: number[] = [];
+  readonly #reasoned: number[] = [];
   readonly #written: number[] = [];
   readonly #callsText: number[] = [];
   #reasoning = "";
   #content = "";
-  #generated = 0;
   #reasoningTokens = 0;
   #isStopped = false;
   /** One call more than was asked for came: it and what follows counts for nothing. */
@@ -90,7 +95,7 @@ export class AnswerReader {
   }
 
   get generatedTokens(): number {
-    return this.#generated;
+    return this.#tokenIds.length;
   }
 
   /** What the answer is; known after `end`. */
@@ -101,7 +106,7 @@ export class AnswerReader {
 
   push(id: number, logprob?: TokenLogprob): AnswerDelta[] {
     if (this.isDone) return [];
-    this.#generated++;
+    this.#tokenIds.push(id);
     const { section } = this.#reader;
     if (section === "reasoning") this.#reasoningTokens++;
     if (this.#plan.stopTokenIds.has(id)) {
@@ -127,8 +132,10 @@ export class AnswerReader {
       reasoning: this.#reasoning,
       content: this.#content,
       calls: calls.map(({ id, name, arguments: text }) => ({ id, name, arguments: text })),
-      generatedTokens: this.#generated,
+      generatedTokens: this.#tokenIds.length,
       reasoningTokens: this.#reasoningTokens,
+      tokenIds: this.#tokenIds,
+      writtenReasoning: this.#isIntact ? this.#tokenizer.decode(this.#reasoned) : this.#reasoning,
       verbatim: this.#isIntact && message.complete && reason === "stop" ? this.#verbatim() : undefined,
     };
     return out;
@@ -147,11 +154,12 @@ export class AnswerReader {
     return id === this.#tokenizer.tokenId(dsml) || id === this.#tokenizer.tokenId(endOfThinking);
   }
 
-  /** Remembers tokens behind the reasoning, and those of the block of calls. */
+  /** Remembers tokens of the reasoning, those behind it, and those of the block of calls. */
   #keep(id: number, section: OutputReader["section"]): void {
     if (section === "reasoning") {
       // Calls may open within reasoning; such an answer is rendered anew, not replayed.
       if (id === this.#tokenizer.tokenId(dsml)) this.#isIntact = false;
+      if (!this.#isMarker(id)) this.#reasoned.push(id);
       return;
     }
     this.#written.push(id);

@@ -1,5 +1,5 @@
 /** From a conversation to what an engine is asked, and how its answer is to be read. */
-import type { ChatRequest } from "../../chat/chat-request.ts";
+import type { ChatMessage, ChatRequest } from "../../chat/chat-request.ts";
 import { toolsInForce } from "../../chat/check-request.ts";
 import { type Dialect, dialects, token } from "../../chat/dialect.ts";
 import type { ParseOptions } from "../../chat/output-parser.ts";
@@ -8,9 +8,20 @@ import { openedCalls, renderPrompt } from "../../chat/render-prompt.ts";
 import { fullToolName } from "../../chat/tool-block.ts";
 import type { RequestImage } from "../../engine/batching/engine-port.ts";
 import type { Services } from "../route.ts";
-import { checkImages, placePromptImages } from "./prompt-images.ts";
+import type { ConversationMemory } from "./conversation-memory.ts";
+import { checkImages, preparePromptImages } from "./prompt-images.ts";
+import { restoreHistory } from "./restore-history.ts";
 
-export interface EncodedPrompt {
+/** In which light a conversation is read: what is remembered of it is its namespace's alone. */
+export interface ChatContext {
+  readonly namespace: string;
+  readonly services: Services;
+  readonly memory: ConversationMemory;
+}
+
+export interface EncodedChat {
+  /** The conversation as it was generated, where the server remembers it. */
+  readonly request: ChatRequest;
   readonly tokenIds: readonly number[];
   /** Those whose tokens are in the prompt. */
   readonly images: readonly RequestImage[];
@@ -22,20 +33,46 @@ export interface EncodedPrompt {
 }
 
 /** Throws a RequestError for what the prompt format or the tokenizer cannot hold, an HttpError for images that cannot be read. */
-export async function encodeChat(request: ChatRequest, services: Services): Promise<EncodedPrompt> {
+export async function encodeChat(given: ChatRequest, context: ChatContext): Promise<EncodedChat> {
+  const { services, memory, namespace } = context;
   const { tokenizer, dialect } = services;
-  checkImages(request, services.requireInfo());
+  checkImages(given, services.requireInfo());
+  const request = await restoreHistory(withoutBillingHeaders(given), memory.turns, namespace);
   const prompt = renderPrompt(request, dialect);
-  const placed = await placePromptImages(encodePrompt(prompt, tokenizer), prompt.images, services);
+  const images = await preparePromptImages(prompt.images, services);
   const format = dialects[request.version ?? dialect];
   const names = toolsInForce(request).map((tool) => fullToolName(tool, format));
   return {
-    ...placed,
+    request,
+    tokenIds: await memory.tokens.encode(namespace, prompt.parts, tokenizer, placer(images, services)),
+    images,
     parse: prompt.parse,
     toolNames: new Set(names),
     opened: prompt.parse.inToolCalls ? openedCalls(format) : [],
     beginsWith: prompt.parse.inToolCalls ? names.map((name) => callOpening(name, format, tokenizer)) : undefined,
   };
+}
+
+/** Puts the images, one after another, where the prompt has places for them. */
+function placer(images: readonly RequestImage[], services: Services): (id: number) => readonly number[] {
+  const place = services.requireInfo().images?.tokenId;
+  let next = 0;
+  return (id) => (id === place && next < images.length ? images[next++]!.tokenIds : [id]);
+}
+
+/**
+ * Claude Code puts a header for billing, different in each request, before the system text: with it no prompt would begin like
+ * the one before. It says nothing to a model.
+ */
+function withoutBillingHeaders(request: ChatRequest): ChatRequest {
+  const strip = (message: ChatMessage): ChatMessage =>
+    message.role === "system"
+      ? {
+          ...message,
+          content: message.content.filter((part) => part.type !== "text" || !part.text.startsWith("x-anthropic-")),
+        }
+      : message;
+  return { ...request, messages: request.messages.map(strip) };
 }
 
 /** The tokens of `<｜DSML｜invoke name="NAME">` and the newline behind it. */

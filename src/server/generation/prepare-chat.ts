@@ -1,16 +1,15 @@
 /** From a conversation and its options to the requests that an engine gets: what all chat dialects have in common. */
 import { randomInt } from "node:crypto";
-import type { ChatMessage, ChatRequest } from "../../chat/chat-request.ts";
+import type { ChatRequest } from "../../chat/chat-request.ts";
 import { toolsInForce } from "../../chat/check-request.ts";
 import { resolveSampling } from "../../chat/sampling-defaults.ts";
 import type { EngineInfo } from "../../engine/batching/engine-port.ts";
 import type { SamplingOptions } from "../../engine/sampling/sampling-options.ts";
 import type { Call, ErrorDialect, Services } from "../route.ts";
+import type { ConversationMemory } from "./conversation-memory.ts";
 import { encodeChat } from "./encode-chat.ts";
 import { fitContext } from "./fit-context.ts";
-import { restoreHistory } from "./restore-history.ts";
 import type { AnswerJob } from "./run-answers.ts";
-import type { TurnMemory } from "./turn-memory.ts";
 
 /** What a request says about the answer; absent fields take the model's defaults. */
 export interface AnswerOptions {
@@ -29,27 +28,33 @@ export interface PreparedChat {
   readonly jobs: readonly AnswerJob[];
 }
 
+interface PrepareContext {
+  readonly call: Call;
+  readonly services: Services;
+  readonly memory: ConversationMemory;
+  readonly errors: ErrorDialect;
+}
+
 /** Throws a RequestError or an HttpError for what cannot be asked. */
 export async function prepareChat(
   given: ChatRequest,
   options: AnswerOptions,
-  { call, services, memory, errors }: { call: Call; services: Services; memory: TurnMemory; errors: ErrorDialect },
+  { call, services, memory, errors }: PrepareContext,
 ): Promise<PreparedChat> {
   const info = services.requireInfo();
-  const request = await restoreHistory(withoutBillingHeaders(given), memory, call.namespace);
-  const encoded = await encodeChat(request, services);
+  const encoded = await encodeChat(given, { namespace: call.namespace, services, memory });
   const resolved = resolveSampling(
     {
-      thinking: request.thinking,
-      hasTools: toolsInForce(request).length > 0,
-      isMaxEffort: request.effort === "max",
+      thinking: given.thinking,
+      hasTools: toolsInForce(given).length > 0,
+      isMaxEffort: given.effort === "max",
       temperature: options.sampling?.temperature ?? info.defaults.temperature,
       topP: options.sampling?.topP ?? info.defaults.topP,
       maxTokens: options.maxTokens ?? info.defaults.maxTokens,
     },
     services.dialect,
   );
-  const { tokenIds, images, parse, toolNames, opened, beginsWith } = encoded;
+  const { request, tokenIds, images, parse, toolNames, opened, beginsWith } = encoded;
   const job = {
     tokenIds,
     images,
@@ -88,19 +93,4 @@ export function repeatJob(
 
 export function stopTokens({ eosTokenIds }: EngineInfo, { ignoreEos }: AnswerOptions): ReadonlySet<number> {
   return new Set(ignoreEos ? [] : eosTokenIds);
-}
-
-/**
- * Claude Code puts a header for billing, different in each request, before the system text: with it no prompt would begin like
- * the one before. It says nothing to a model.
- */
-function withoutBillingHeaders(request: ChatRequest): ChatRequest {
-  const strip = (message: ChatMessage): ChatMessage =>
-    message.role === "system"
-      ? {
-          ...message,
-          content: message.content.filter((part) => part.type !== "text" || !part.text.startsWith("x-anthropic-")),
-        }
-      : message;
-  return { ...request, messages: request.messages.map(strip) };
 }

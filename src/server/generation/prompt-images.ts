@@ -11,14 +11,8 @@ import {
   type RequestImage,
 } from "../../engine/batching/engine-port.ts";
 import { vocabularyId } from "../../engine/vision/content-ids.ts";
-import { placeImages } from "../../engine/vision/place-images.ts";
 import { HttpError } from "../http-error.ts";
 import type { Services } from "../route.ts";
-
-export interface PlacedPrompt {
-  readonly tokenIds: readonly number[];
-  readonly images: readonly RequestImage[];
-}
 
 /** Throws an HttpError (400, unsupported_image) for a conversation with images where the model reads none. */
 export function checkImages(request: ChatRequest, { images }: EngineInfo): void {
@@ -31,13 +25,12 @@ export function checkImages(request: ChatRequest, { images }: EngineInfo): void 
 }
 
 /** `sources`: base64 data: URLs, in the order of the prompt's places. Throws an HttpError for what cannot be read. */
-export async function placePromptImages(
-  tokenIds: readonly number[],
+export async function preparePromptImages(
   sources: readonly string[],
   services: Services,
-): Promise<PlacedPrompt> {
+): Promise<readonly RequestImage[]> {
   const { images: limits } = services.requireInfo();
-  if (sources.length === 0 || limits === undefined) return { tokenIds, images: [] };
+  if (sources.length === 0 || limits === undefined) return [];
   if (sources.length > limits.most) {
     throw new HttpError(400, `The request holds ${sources.length} images, ${limits.most} are the most`, {
       code: "image-count",
@@ -51,7 +44,7 @@ export async function placePromptImages(
     if (source.length > (limits.maxBytes / 3) * 4 + 1024) throw tooLong(i, limits.maxBytes);
     images.push(await prepare(services.engine, source, i));
   }
-  return { tokenIds: placeImages(tokenIds, limits.tokenId, images), images };
+  return images;
 }
 
 /** Ids that a tokenizer knows: the tokens of an image are many times the one that holds its place. */

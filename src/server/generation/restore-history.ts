@@ -5,9 +5,12 @@
 import { createHash } from "node:crypto";
 import type { ChatMessage, ChatRequest, Content, HistoryCall } from "../../chat/chat-request.ts";
 import { toolsInForce } from "../../chat/check-request.ts";
+import type { PromptPart } from "../../chat/prompt.ts";
 import { FormatError } from "../../errors.ts";
 import { type Json, JsonNumber, JsonObject, parseJson } from "../../json/parse-json.ts";
 import type { AnswerResult } from "./answer-reader.ts";
+import type { ChatContext } from "./encode-chat.ts";
+import type { PreparedChat } from "./prepare-chat.ts";
 import type { RememberedTurn, TurnMemory } from "./turn-memory.ts";
 
 type AssistantMessage = Extract<ChatMessage, { role: "assistant" }>;
@@ -28,11 +31,24 @@ export async function restoreHistory(
   return { ...request, messages };
 }
 
-/** Keeps what the next request may leave out. */
-export function rememberTurn(memory: TurnMemory, namespace: string, request: ChatRequest, result: AnswerResult): void {
-  const { reasoning, content, calls, verbatim } = result;
-  // Without tools the reasoning of earlier turns is no part of a prompt.
-  if (calls.length === 0 && (reasoning === "" || toolsInForce(request).length === 0)) return;
+/** Keeps what the next request may leave out, or cannot say. */
+export function rememberAnswer(
+  { request, jobs }: PreparedChat,
+  result: AnswerResult,
+  { namespace, services, memory }: ChatContext,
+): void {
+  rememberTurn(memory.turns, namespace, request, result);
+  const { tokenIds: answerIds, stopString } = result;
+  const { tokenIds: promptIds } = jobs[0]!; // choices share their prompt
+  memory.tokens.remember(namespace, { promptIds, answerIds, stopString }, services.tokenizer);
+}
+
+function rememberTurn(memory: TurnMemory, namespace: string, request: ChatRequest, result: AnswerResult): void {
+  const { writtenReasoning: reasoning, content, calls, verbatim } = result;
+  // Where reasoning is no part of later prompts, they differ from what was computed before the content begins.
+  const isReplayed = !request.thinking || request.keepsReasoning || toolsInForce(request).length > 0;
+  const isTold = reasoning === "" && (verbatim === undefined || textOf(verbatim) === content);
+  if (calls.length === 0 && (isTold || !isReplayed)) return;
   const turn: RememberedTurn = { reasoning, content, calls, ...(verbatim === undefined ? {} : { verbatim }) };
   for (const { id } of calls) memory.put(namespace, callKey(id), turn);
   if (calls.length === 0) {
@@ -95,6 +111,10 @@ function canonical(value: Json): string {
   }
   if (Array.isArray(value)) return `[${(value as readonly Json[]).map(canonical).join(",")}]`;
   return JSON.stringify(value);
+}
+
+function textOf(parts: readonly PromptPart[]): string {
+  return parts.map((part) => ("text" in part ? part.text : part.special)).join("");
 }
 
 function digest(text: string): string {

@@ -4,8 +4,10 @@
  * differ from what was computed, and each turn would be computed anew.
  */
 import type { PromptPart } from "../../chat/prompt.ts";
+import type { DurableMap } from "../../engine/cache/durable-map.ts";
 
 export interface RememberedTurn {
+  /** As it was written, with the newlines around it. */
   readonly reasoning: string;
   readonly content: string;
   readonly calls: readonly RememberedCall[];
@@ -20,66 +22,21 @@ export interface RememberedCall {
   readonly arguments: string;
 }
 
-/** Plain data under a key: the id of a call, or a digest of a turn without calls. Nothing is shared between namespaces. */
-export interface TurnMemory {
-  get(namespace: string, key: string): RememberedTurn | undefined | Promise<RememberedTurn | undefined>;
-  put(namespace: string, key: string, turn: RememberedTurn): void;
-}
+/** Turns under the id of a call, or a digest of a turn without calls. Nothing is shared between namespaces. */
+export class TurnMemory {
+  readonly #map: DurableMap;
 
-const defaultMaxCharacters = 64 * 1024 * 1024;
-
-/** A turn memory that forgets what was not asked for the longest. */
-export class BoundedTurnMemory implements TurnMemory {
-  readonly #turns = new Map<string, { readonly turn: RememberedTurn; readonly size: number }>();
-  readonly #maxCharacters: number;
-  #characters = 0;
-
-  constructor(maxCharacters = defaultMaxCharacters) {
-    this.#maxCharacters = maxCharacters;
+  constructor(map: DurableMap) {
+    this.#map = map;
   }
 
-  get(namespace: string, key: string): RememberedTurn | undefined {
-    const name = fullKey(namespace, key);
-    const found = this.#turns.get(name);
-    if (found === undefined) return undefined;
-    this.#turns.delete(name);
-    this.#turns.set(name, found); // the youngest is the last
-    return found.turn;
+  async get(namespace: string, key: string): Promise<RememberedTurn | undefined> {
+    const bytes = await this.#map.get(namespace, key);
+    // Records are checked when they are read: what comes back is what was put.
+    return bytes === undefined ? undefined : (JSON.parse(new TextDecoder().decode(bytes)) as RememberedTurn);
   }
 
   put(namespace: string, key: string, turn: RememberedTurn): void {
-    const name = fullKey(namespace, key);
-    this.#forget(name);
-    const size = name.length + sizeOf(turn);
-    if (size > this.#maxCharacters) return;
-    this.#turns.set(name, { turn, size });
-    this.#characters += size;
-    for (const oldest of this.#turns.keys()) {
-      if (this.#characters <= this.#maxCharacters) break;
-      this.#forget(oldest);
-    }
+    this.#map.put(namespace, key, new TextEncoder().encode(JSON.stringify(turn)));
   }
-
-  /** Characters of text that are kept. */
-  get characters(): number {
-    return this.#characters;
-  }
-
-  #forget(name: string): void {
-    this.#characters -= this.#turns.get(name)?.size ?? 0;
-    this.#turns.delete(name);
-  }
-}
-
-function fullKey(namespace: string, key: string): string {
-  return `${namespace.length}:${namespace}${key}`;
-}
-
-function sizeOf({ reasoning, content, calls, verbatim }: RememberedTurn): number {
-  const ofCalls = calls.reduce((sum, call) => sum + call.id.length + call.name.length + call.arguments.length, 0);
-  const ofParts = (verbatim ?? []).reduce(
-    (sum, part) => sum + ("text" in part ? part.text.length : part.special.length),
-    0,
-  );
-  return 256 + reasoning.length + content.length + ofCalls + ofParts;
 }

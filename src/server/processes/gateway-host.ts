@@ -4,7 +4,7 @@ import type { EnginePort } from "../../engine/batching/engine-port.ts";
 import { openTokenizer } from "../../engine/load-model.ts";
 import { UsageError } from "../../errors.ts";
 import { createGateway, type Gateway, type GatewayOptions, type ReloadableOptions } from "../gateway.ts";
-import { StoredTurnMemory } from "../generation/stored-turn-memory.ts";
+import { ConversationMemory } from "../generation/conversation-memory.ts";
 import type { TlsOptions } from "../http/http-server.ts";
 import { Keyring, parseKeyFile } from "../keys.ts";
 import { openLog } from "../observability/access-log.ts";
@@ -51,7 +51,7 @@ export class GatewayHost {
     const audit = config.audit === undefined ? undefined : new AuditLog(config.audit);
     const tracer = config.otlp === undefined ? undefined : new Tracer(config.otlp, parts.version, warn);
     const tls = readTls(config);
-    const memory = await openTurnMemory(config);
+    const memory = await openMemory(config);
     const routes = await loadRoutes(config, memory);
     const { handles, ...port } = parts;
     const fixed = { ...port, tokenizer, dialect, routes, log: log.write, audit, tracer, tls };
@@ -118,7 +118,7 @@ function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], u
 /** The routes of the API: a function `apiRoutes` of a module that is named. */
 async function loadRoutes(
   { routesModule, routesOptions }: ServeConfig,
-  memory: StoredTurnMemory | undefined,
+  memory: ConversationMemory | undefined,
 ): Promise<readonly Route[]> {
   const module = (await import(routesModule ?? moduleBeside(import.meta.url, "../api/routes"))) as {
     apiRoutes(options: object): readonly Route[];
@@ -127,10 +127,10 @@ async function loadRoutes(
 }
 
 /** What a full disk or a folder of somebody else refuses is remembered until the server stops. */
-async function openTurnMemory({ turnDirectory }: ServeConfig): Promise<StoredTurnMemory | undefined> {
+async function openMemory({ turnDirectory }: ServeConfig): Promise<ConversationMemory | undefined> {
   if (turnDirectory === undefined) return undefined;
-  const memory = await StoredTurnMemory.open(turnDirectory);
-  if (memory.reason !== "") warn(`Turns are not remembered on disk: ${memory.reason}`);
+  const memory = await ConversationMemory.open(turnDirectory);
+  if (memory.reason !== "") warn(`Conversations are not remembered on disk: ${memory.reason}`);
   return memory;
 }
 

@@ -1,46 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import fc from "fast-check";
 import { ResponseStore } from "../../../src/server/api/responses/response-store.ts";
 import type { ResponseObject } from "../../../src/server/api/schemas/responses.ts";
-import { BoundedTurnMemory, type RememberedTurn } from "../../../src/server/generation/turn-memory.ts";
 import { post } from "./client.ts";
 import { blockOf, callOf, dsml } from "./dsml.ts";
 import { startRouteServer } from "./route-server.ts";
 import { ScriptedEngine, tokenizer } from "./scripted-engine.ts";
-
-const turn = (reasoning: string): RememberedTurn => ({ reasoning, content: "", calls: [] });
-
-describe("the memory of turns", () => {
-  test("forgets what was not asked for the longest, and never holds more than its bound", () => {
-    const keys = fc.constantFrom("a", "b", "c", "d", "e");
-    fc.assert(
-      fc.property(fc.array(fc.tuple(fc.boolean(), keys, fc.string({ maxLength: 400 })), { maxLength: 40 }), (steps) => {
-        const memory = new BoundedTurnMemory(2000);
-        const order: string[] = [];
-        for (const [isPut, key, text] of steps) {
-          const known = memory.get("n", key);
-          if (isPut) memory.put("n", key, turn(text));
-          if (!isPut && known === undefined) continue;
-          if (order.includes(key)) order.splice(order.indexOf(key), 1);
-          order.push(key);
-        }
-        assert.ok(memory.characters <= 2000);
-        const kept = order.map((key) => memory.get("n", key) !== undefined);
-        assert.deepEqual(kept, kept.toSorted(), "what is kept are the youngest");
-      }),
-    );
-  });
-
-  test("a turn larger than all room is not kept, and namespaces share nothing", () => {
-    const memory = new BoundedTurnMemory(1000);
-    memory.put("a", "k", turn("small"));
-    memory.put("b", "k", turn("x".repeat(2000)));
-    assert.equal(memory.get("b", "k"), undefined);
-    assert.equal(memory.get("a", "k")?.reasoning, "small");
-    assert.equal(memory.get("ab", ""), undefined);
-  });
-});
 
 describe("kept responses", () => {
   const kept = (id: string, previousId?: string) => ({

@@ -1,9 +1,8 @@
 /** POST /v1/chat/completions, in the dialect of OpenAI and DeepSeek. */
-import type { ChatRequest } from "../../../chat/chat-request.ts";
 import type { AnswerResult } from "../../generation/answer-reader.ts";
 import { type PreparedChat, prepareChat } from "../../generation/prepare-chat.ts";
 import { readableIds } from "../../generation/prompt-images.ts";
-import { rememberTurn } from "../../generation/restore-history.ts";
+import { rememberAnswer } from "../../generation/restore-history.ts";
 import { runAnswers } from "../../generation/run-answers.ts";
 import type { Call, Route, Services } from "../../route.ts";
 import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
@@ -30,10 +29,11 @@ async function answerChat(call: Call, services: Services, context: ApiContext): 
   const body = readBody(chatRequest, call.body);
   const model = servedModel(body.value.model, services, context);
   const { chat, options } = readChatBody(body, context.thinking);
-  const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
+  const { memory } = context;
+  const prepared = await prepareChat(chat, options, { call, services, memory, errors: "openai" });
   const encoder = new ChatEncoder(answerHead("chatcmpl", model, call, services), options.logprobs !== undefined);
-  const keep = (request: ChatRequest, result: AnswerResult) =>
-    rememberTurn(context.memory, call.namespace, request, result);
+  const keep = (result: AnswerResult) =>
+    rememberAnswer(prepared, result, { namespace: call.namespace, services, memory });
   if (body.value.stream) await streamChat(call, services, prepared, encoder, body.value, keep);
   else await completeChat(call, services, prepared, encoder, body.value, keep);
 }
@@ -47,12 +47,12 @@ export function answerHead(prefix: string, model: string, call: Call, { now, ver
   };
 }
 
-type Keep = (request: ChatRequest, result: AnswerResult) => void;
+type Keep = (result: AnswerResult) => void;
 
 async function completeChat(
   call: Call,
   services: Services,
-  { request, jobs }: PreparedChat,
+  { jobs }: PreparedChat,
   encoder: ChatEncoder,
   { verbose }: ChatBody,
   keep: Keep,
@@ -68,7 +68,7 @@ async function completeChat(
     },
     end(index, result) {
       results[index] = result;
-      keep(request, result);
+      keep(result);
     },
   });
   const prompt = verbose
@@ -80,7 +80,7 @@ async function completeChat(
 async function streamChat(
   call: Call,
   services: Services,
-  { request, jobs }: PreparedChat,
+  { jobs }: PreparedChat,
   encoder: ChatEncoder,
   body: ChatBody,
   keep: Keep,
@@ -124,7 +124,7 @@ async function streamChat(
         open(index);
         gatherer.flush();
         stream.send(encoder.close(index, result));
-        keep(request, result);
+        keep(result);
       },
     });
     const timings = body.timings_per_token ? { timings: { ...clock.timings } } : {};

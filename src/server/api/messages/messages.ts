@@ -2,7 +2,7 @@
 import type { AnswerResult } from "../../generation/answer-reader.ts";
 import { encodeChat } from "../../generation/encode-chat.ts";
 import { type PreparedChat, prepareChat } from "../../generation/prepare-chat.ts";
-import { rememberTurn, restoreHistory } from "../../generation/restore-history.ts";
+import { rememberAnswer } from "../../generation/restore-history.ts";
 import { type AnswerUsage, runAnswers } from "../../generation/run-answers.ts";
 import type { Call, Route, Services } from "../../route.ts";
 import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
@@ -27,17 +27,19 @@ export function messagesRoutes(context: ApiContext): Route[] {
 
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
   const { chat } = readMessagesBody(readBody(messagesRequest, call.body));
-  const request = await restoreHistory(chat, context.memory, call.namespace);
-  call.json(200, { input_tokens: (await encodeChat(request, services)).tokenIds.length });
+  const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory: context.memory });
+  call.json(200, { input_tokens: tokenIds.length });
 }
 
 async function answerMessages(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = readBody(messagesRequest, call.body);
   const model = servedModel(body.value.model, services, context);
   const { chat, options } = readMessagesBody(body);
-  const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "anthropic" });
+  const { memory } = context;
+  const prepared = await prepareChat(chat, options, { call, services, memory, errors: "anthropic" });
   const head = { id: `msg_${call.requestId}`, model };
-  const keep = (result: AnswerResult) => rememberTurn(context.memory, call.namespace, prepared.request, result);
+  const keep = (result: AnswerResult) =>
+    rememberAnswer(prepared, result, { namespace: call.namespace, services, memory });
   if (body.value.stream) await streamMessage(call, services, prepared, head, keep);
   else await completeMessage(call, services, prepared, head, keep);
 }

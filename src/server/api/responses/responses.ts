@@ -4,7 +4,7 @@ import type { Json } from "../../../json/parse-json.ts";
 import type { AnswerResult } from "../../generation/answer-reader.ts";
 import { encodeChat } from "../../generation/encode-chat.ts";
 import { prepareChat } from "../../generation/prepare-chat.ts";
-import { rememberTurn, restoreHistory } from "../../generation/restore-history.ts";
+import { rememberAnswer } from "../../generation/restore-history.ts";
 import { type AnswerUsage, runAnswers } from "../../generation/run-answers.ts";
 import { HttpError } from "../../http-error.ts";
 import type { Call, Route, Services } from "../../route.ts";
@@ -42,11 +42,8 @@ export function responsesRoutes(context: ApiContext): Route[] {
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = readBody(responsesRequest, call.body);
   const { chat } = readResponsesBody(body, earlierOf(body.value, call, context), services, context.thinking);
-  const request = await restoreHistory(chat, context.memory, call.namespace);
-  call.json(200, {
-    object: "response.input_tokens",
-    input_tokens: (await encodeChat(request, services)).tokenIds.length,
-  });
+  const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory: context.memory });
+  call.json(200, { object: "response.input_tokens", input_tokens: tokenIds.length });
 }
 
 async function answerResponse(call: Call, services: Services, context: ApiContext): Promise<void> {
@@ -55,7 +52,8 @@ async function answerResponse(call: Call, services: Services, context: ApiContex
   const model = servedModel(value.model, services, context);
   const earlier = earlierOf(value, call, context);
   const { chat, options, tools, input } = readResponsesBody(body, earlier, services, context.thinking);
-  const prepared = await prepareChat(chat, options, { call, services, memory: context.memory, errors: "openai" });
+  const { memory } = context;
+  const prepared = await prepareChat(chat, options, { call, services, memory, errors: "openai" });
   const encoder = new ResponsesEncoder(baseResponse(body, model, call, services), {
     requestId: call.requestId,
     tools,
@@ -63,7 +61,7 @@ async function answerResponse(call: Call, services: Services, context: ApiContex
     sealsReasoning: value.include?.includes("reasoning.encrypted_content") ?? false,
   });
   const finish: Finish = (result, usage, timings) => {
-    rememberTurn(context.memory, call.namespace, prepared.request, result);
+    rememberAnswer(prepared, result, { namespace: call.namespace, services, memory });
     const { events, response } = encoder.end(result, usage, services.now(), timings);
     if (value.store ?? true) keep(call, context, response, input, value.previous_response_id);
     return events;
