@@ -5,11 +5,13 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath, URL } from "node:url";
 
-const beside = (path) => fileURLToPath(new URL(path, import.meta.url));
+const urlBeside = (path) => new URL(path, import.meta.url);
+const beside = (path) => fileURLToPath(urlBeside(path));
 
 if (Number(process.versions.node.split(".")[0]) >= 24) {
-  const source = beside("../src/cli/main.ts");
-  const { main } = await import(existsSync(source) ? source : beside("../dist/cli/main.js"));
+  // A module is named by a URL: Windows has paths that would be read as one of scheme "c:".
+  const source = urlBeside("../src/cli/main.ts");
+  const { main } = await import(existsSync(source) ? source : urlBeside("../dist/cli/main.js"));
   await main(process.argv.slice(2));
 } else {
   startNewerNode();

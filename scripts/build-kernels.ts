@@ -65,10 +65,18 @@ const triples: Readonly<Record<string, string>> = {
   "win32-arm64": "aarch64-pc-windows-msvc",
 };
 
+const windowsFlags = [
+  // A stack grows page by page, so that a function must not step over one: no frame here is that large.
+  "-mno-stack-arg-probe",
+  "-Wframe-larger-than=4096",
+  // Whoever reports crashes of the process finds them only through tables of all frames on the stack.
+  "-fasynchronous-unwind-tables",
+];
+
 function buildAddon(platform: string, folder: string): void {
   const [system, processor] = platform.split("-") as [string, string];
   const flags = [`--target=${triples[platform]}`, ...common, ...(system === "linux" ? ["-fPIC"] : [])];
-  if (system === "win32") flags.push("-mno-stack-arg-probe");
+  if (system === "win32") flags.push(...windowsFlags);
   const objects = Object.entries(bodies[processor]!).map(([body, ofBody]) => {
     const object = join(folder, `${body}.o`);
     const source = int8Bodies.includes(body) ? "int8-body.c" : "body.c";
@@ -141,17 +149,20 @@ exports:
 ...
 `;
 
-const nodeFunctions = [
-  "napi_get_cb_info",
-  "napi_get_value_double",
-  "napi_create_double",
-  "napi_get_typedarray_info",
-  "napi_create_function",
-  "napi_set_named_property",
-];
+/** Node's own functions are looked up when the addon is loaded (kernels/addon.c). */
 const windowsImports: Readonly<Record<string, readonly string[]>> = {
-  "node.exe": nodeFunctions,
-  "kernel32.dll": ["SwitchToThread"],
+  "kernel32.dll": [
+    "GetModuleHandleExA",
+    "GetProcAddress",
+    "CreateFileMappingA",
+    "MapViewOfFile",
+    "UnmapViewOfFile",
+    "CloseHandle",
+    "GetProcessAffinityMask",
+    "GetLogicalProcessorInformationEx",
+    "IsProcessorFeaturePresent",
+  ],
+  "api-ms-win-core-synch-l1-2-0.dll": ["WaitOnAddress", "WakeByAddressAll"],
 };
 
 function buildWasm(name: string, folder: string): void {

@@ -37,7 +37,8 @@ export class MemoryFiles implements FileSystem {
     );
   }
 
-  async open(path: string, mode: "create" | "write" | "read"): Promise<StoreFile> {
+  async open(somePath: string, mode: "create" | "write" | "read"): Promise<StoreFile> {
+    const path = withSlashes(somePath);
     if (mode === "create") {
       if (this.files.has(path)) throw Object.assign(new Error("EEXIST"), { code: "EEXIST" });
       this.beforeChange("create", 0);
@@ -50,11 +51,12 @@ export class MemoryFiles implements FileSystem {
 
   async rename(from: string, to: string): Promise<void> {
     this.beforeChange("rename", 0);
-    this.files.set(to, this.files.get(from)!);
-    this.files.delete(from);
+    this.files.set(withSlashes(to), this.files.get(withSlashes(from))!);
+    this.files.delete(withSlashes(from));
   }
 
-  async remove(path: string): Promise<void> {
+  async remove(somePath: string): Promise<void> {
+    const path = withSlashes(somePath);
     if (!this.files.has(path)) throw Object.assign(new Error("ENOENT"), { code: "ENOENT" });
     this.beforeChange("remove", 0);
     this.files.delete(path);
@@ -128,6 +130,11 @@ class MemoryFile implements StoreFile {
   }
 
   async close(): Promise<void> {}
+}
+
+/** The store writes paths as the system does. */
+function withSlashes(path: string): string {
+  return path.replaceAll("\\", "/");
 }
 
 function overwritten(bytes: Buffer, offset: number, part: Buffer): Buffer {

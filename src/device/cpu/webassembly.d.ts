@@ -2,6 +2,7 @@
 declare namespace WebAssembly {
   class Module {
     private constructor();
+    static imports(module: Module): { module: string; name: string; kind: string }[];
   }
   class Memory {
     constructor(descriptor: { initial: number; maximum?: number; shared?: boolean });

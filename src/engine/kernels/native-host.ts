@@ -15,6 +15,7 @@ interface Addon extends Kernels {
   map(descriptor: number, bytes: number): number;
   unmap(address: number, bytes: number): void;
   hugePages(array: Uint8Array, bytes: number): void;
+  cores(array: Uint8Array, bytes: number): number;
   available(body: number): number;
 }
 

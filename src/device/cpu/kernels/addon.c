@@ -12,18 +12,27 @@ typedef struct napi_callback_info__* napi_callback_info;
 typedef napi_value (*napi_callback)(napi_env, napi_callback_info);
 typedef int napi_status;
 #if defined(_WIN32)
-#define NAPI __declspec(dllimport)
 #define EXPORT __declspec(dllexport)
 #else
-#define NAPI
 #define EXPORT __attribute__((visibility("default")))
 #endif
-NAPI napi_status napi_get_cb_info(napi_env, napi_callback_info, usize*, napi_value*, napi_value*, void**);
-NAPI napi_status napi_get_value_double(napi_env, napi_value, double*);
-NAPI napi_status napi_create_double(napi_env, double, napi_value*);
-NAPI napi_status napi_get_typedarray_info(napi_env, napi_value, int*, usize*, void**, napi_value*, usize*);
-NAPI napi_status napi_create_function(napi_env, const char*, usize, napi_callback, void*, napi_value*);
-NAPI napi_status napi_set_named_property(napi_env, napi_value, const char*, napi_value);
+
+#define NAPI(FUNCTION)                                                                                     \
+  FUNCTION(napi_get_cb_info, napi_env, napi_callback_info, usize*, napi_value*, napi_value*, void**)       \
+  FUNCTION(napi_get_value_double, napi_env, napi_value, double*)                                           \
+  FUNCTION(napi_create_double, napi_env, double, napi_value*)                                              \
+  FUNCTION(napi_get_typedarray_info, napi_env, napi_value, int*, usize*, void**, napi_value*, usize*)      \
+  FUNCTION(napi_create_function, napi_env, const char*, usize, napi_callback, void*, napi_value*)          \
+  FUNCTION(napi_set_named_property, napi_env, napi_value, const char*, napi_value)
+#if defined(_WIN32)
+/* An import would name the program that has them, and in any other this addon could not be loaded: they are looked up instead. */
+#define DECLARE(name, ...) static napi_status (*name)(__VA_ARGS__);
+#define LOOK_UP(name, ...) name = host_function(#name);
+#else
+#define DECLARE(name, ...) napi_status name(__VA_ARGS__);
+#define LOOK_UP(name, ...)
+#endif
+NAPI(DECLARE)
 
 enum { MOST_ARGUMENTS = 5 };
 
@@ -61,6 +70,8 @@ FUNCTION(js_map, (uptr)map_file((i64)a[0], (u64)a[1]))
 FUNCTION(js_unmap, (unmap_file((void*)(uptr)a[0], (u64)a[1]), 0))
 /* hugePages(array, bytes) */
 FUNCTION(js_huge_pages, (ask_for_huge_pages((void*)(uptr)a[0], (u64)a[1]), 0))
+/* cores(array, bytes): how many cores the process may use, 0 where this system is not asked; the array is for the system's answer */
+FUNCTION(js_cores, count_cores((void*)(uptr)a[0], (u64)a[1]))
 /* available(body) */
 FUNCTION(js_available, a[0] >= 0 && a[0] < BODIES && is_available((i32)a[0]))
 /* work(control, worker, sequence, spins) */
@@ -70,8 +81,12 @@ EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const struct {
     const char* name;
     napi_callback function;
-  } functions[] = {{"address", js_address}, {"map", js_map},         {"unmap", js_unmap},
-                   {"hugePages", js_huge_pages}, {"available", js_available}, {"work", js_work}};
+  } functions[] = {{"address", js_address}, {"map", js_map},     {"unmap", js_unmap},         {"hugePages", js_huge_pages},
+                   {"cores", js_cores},     {"available", js_available}, {"work", js_work}};
+#if defined(_WIN32)
+  find_host(__builtin_return_address(0));
+  NAPI(LOOK_UP)
+#endif
   for (unsigned i = 0; i < sizeof functions / sizeof *functions; i++) {
     napi_value value;
     napi_create_function(env, functions[i].name, (usize)-1, functions[i].function, 0, &value);

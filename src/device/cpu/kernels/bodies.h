@@ -71,7 +71,8 @@ static inline i32 is_available(i32 body) {
   __asm__("mrs %0, ID_AA64ISAR0_EL1" : "=r"(features));
   return (features >> 44 & 15) != 0;
 #else
-  return 0; /* Windows has no answer without further libraries */
+  enum { DOT_PRODUCTS = 43 }; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE */
+  return IsProcessorFeaturePresent(DOT_PRODUCTS) != 0;
 #endif
 }
 #endif

@@ -1,4 +1,4 @@
-/* The compiler turns copies of structures into calls of these two. */
+/* The compiler turns copies of structures into calls of these. */
 #pragma once
 #include "base.h"
 
@@ -10,6 +10,13 @@ void* memset(void* to, int byte, __SIZE_TYPE__ count) {
   while (count--) *at++ = (u8)byte;
   return to;
 }
+
+#if defined(__APPLE__) /* has a name of its own for clearing */
+#if defined(__x86_64__)
+#define bzero __bzero
+#endif
+void bzero(void* to, __SIZE_TYPE__ count) { memset(to, 0, count); }
+#endif
 
 void* memcpy(void* restrict to, const void* restrict from, __SIZE_TYPE__ count) {
   u8* at = to;

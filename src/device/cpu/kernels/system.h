@@ -1,7 +1,7 @@
 /*
  * The little that is asked of the operating system, without a C library: memory maps, advice about pages, and sleeping on a word of
  * memory until it changes. Linux is called directly (numbers and conventions of its system call interface), macOS and Windows
- * through the functions that every process has loaded.
+ * through libraries that every process has loaded.
  */
 #pragma once
 #include "base.h"
@@ -66,9 +66,8 @@ static inline void wake_all(const i32* word) { system_call(SYS_FUTEX, (i64)(uptr
 static inline void sleep_while(const i32* word, i32 value) { __builtin_wasm_memory_atomic_wait32((i32*)word, value, 50000000); }
 static inline void wake_all(const i32* word) { __builtin_wasm_memory_atomic_notify((i32*)word, 0xffffffffu); }
 
-#else
+#elif defined(__APPLE__)
 
-#if defined(__APPLE__)
 void* mmap(void*, unsigned long, int, int, int, long long);
 int munmap(void*, unsigned long);
 int sched_yield(void);
@@ -77,21 +76,80 @@ static inline void* map_file(i64 descriptor, u64 bytes) {
   return address == (void*)-1 ? 0 : address;
 }
 static inline void unmap_file(void* address, u64 bytes) { munmap(address, bytes); }
-static inline void yield_core(void) { sched_yield(); }
-#else /* Windows: files are read, not mapped (a descriptor of Node's is no handle of the system's) */
-__declspec(dllimport) int SwitchToThread(void);
-static inline void* map_file(i64 descriptor, u64 bytes) { (void)descriptor, (void)bytes; return 0; }
-static inline void unmap_file(void* address, u64 bytes) { (void)address, (void)bytes; }
-static inline void yield_core(void) { SwitchToThread(); }
-#endif
-static inline void ask_for_huge_pages(void* address, u64 bytes) { (void)address, (void)bytes; }
-static inline i32 ask_for_tiles(void) { return 0; } /* no Mac has them; Windows is asked in a way that we have not tried */
-/* There is no public call to sleep on a word here that all versions have: the core is given to others instead. */
+/* There is no public call to sleep on a word that all versions have: the core is given to others instead. */
 static inline void sleep_while(const i32* word, i32 value) {
-  if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) yield_core();
+  if (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) sched_yield();
 }
 static inline void wake_all(const i32* word) { (void)word; }
 
+#else /* Windows 10 or newer */
+
+#define SYSTEM __declspec(dllimport)
+SYSTEM int GetModuleHandleExA(u32 flags, const char* name, void** module);
+SYSTEM void* GetProcAddress(void* module, const char* name);
+SYSTEM void* CreateFileMappingA(void* file, void* security, u32 protection, u32 size_high, u32 size_low, const char* name);
+SYSTEM void* MapViewOfFile(void* mapping, u32 access, u32 offset_high, u32 offset_low, __SIZE_TYPE__ bytes);
+SYSTEM int UnmapViewOfFile(const void* address);
+SYSTEM int CloseHandle(void* handle);
+SYSTEM int GetProcessAffinityMask(void* process, u64* ours, u64* all);
+SYSTEM int GetLogicalProcessorInformationEx(u32 relation, void* buffer, u32* bytes);
+SYSTEM int IsProcessorFeaturePresent(u32 feature);
+SYSTEM int WaitOnAddress(const volatile void* word, const void* value, __SIZE_TYPE__ bytes, u32 most_milliseconds);
+SYSTEM void WakeByAddressAll(const void* word);
+
+/* The module that loaded this one, which has Node-API and libuv: node.exe, or an application that holds Node, of any name. */
+static void* host;
+static inline void* host_function(const char* name) { return GetProcAddress(host, name); }
+static inline void find_host(const void* caller) {
+  enum { OF_ADDRESS = 4, WITHOUT_HOLDING_IT = 2 };
+  GetModuleHandleExA(OF_ADDRESS | WITHOUT_HOLDING_IT, caller, &host);
+}
+
+/* A descriptor is a number of the host's C library, which libuv turns into a handle of the system. */
+static inline void* map_file(i64 descriptor, u64 bytes) {
+  enum { READ_PAGES = 2, READ_VIEW = 4 };
+  void* (*const handle_of)(int) = host_function("uv_get_osfhandle");
+  if (!handle_of) return 0;
+  void* const mapping = CreateFileMappingA(handle_of((int)descriptor), 0, READ_PAGES, 0, 0, 0);
+  if (!mapping) return 0;
+  void* const address = MapViewOfFile(mapping, READ_VIEW, 0, 0, bytes);
+  CloseHandle(mapping); /* the view holds it */
+  return address;
+}
+static inline void unmap_file(void* address, u64 bytes) {
+  (void)bytes;
+  UnmapViewOfFile(address);
+}
+static inline void sleep_while(const i32* word, i32 value) { WaitOnAddress(word, &value, sizeof value, 50); }
+static inline void wake_all(const i32* word) { WakeByAddressAll(word); }
+
+/* How many cores this process may use, whatever number of logical processors each of them is; the buffer is for the system's answer. */
+static inline i64 count_cores(void* buffer, u64 bytes) {
+  enum { CORES = 0 };
+  typedef struct {
+    u32 relation, bytes;
+    u8 kind[24];
+    u64 processors; /* of the group that it belongs to */
+  } __attribute__((may_alias)) Core;
+  u32 length = (u32)bytes;
+  u64 ours = 0, all;
+  if (!GetLogicalProcessorInformationEx(CORES, buffer, &length)) return 0;
+  GetProcessAffinityMask((void*)(uptr)-1, &ours, &all); /* 0 where the process may use several groups of 64 processors */
+  i64 count = 0;
+  for (const u8 *at = buffer, *end = at + length; at < end; at += ((const Core*)at)->bytes)
+    count += !ours || (((const Core*)at)->processors & ours);
+  return count;
+}
+
+#endif
+
+#if !defined(_WIN32) && !defined(__wasm__)
+/* What Linux tells of cores JavaScript reads by itself. */
+static inline i64 count_cores(void* buffer, u64 bytes) { return (void)buffer, (void)bytes, 0; }
+#endif
+#if !defined(__linux__) && !defined(__wasm__)
+static inline void ask_for_huge_pages(void* address, u64 bytes) { (void)address, (void)bytes; }
+static inline i32 ask_for_tiles(void) { return 0; } /* no Mac has them; Windows is asked in a way that we have not tried */
 #endif
 
 static inline void pause_core(void) {
