@@ -170,18 +170,33 @@ void OF_BODY(multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const A
 /* The same in a loop: where straight code for four short vectors would be too much. */
 #define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
 
+/*
+ * Four activations for dword j of the first block of a pair. That block lies two bytes off the dwords: as the halves of its first and
+ * its last dword are put together, its weights come in the order n - 2, n - 1, 0, 1, 2, 3 ... of the n that they are, and x with them.
+ */
+static inline i32 four_across(const i8* x, const int n, const int j) {
+  return j > 0 ? *(const u32_at*)(x + 4 * j - 2) : (i32)(*(const u16_at*)(x + n - 2) | (u32)*(const u16_at*)x << 16);
+}
+
 /* total += two blocks, whose dwords are d, times one token; bytes, scales and sums are those of the first block. */
 static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format, const vi* d, const i8* bytes, const float* scales,
                                                                const i32* sums, i64 together, vf total) {
-  vi w[16];
+  const int half = pair_dwords(format) / 2;
   vf scale[2];
-  two_blocks_of(format, d, flip_of(BIAS_8), w, scale);
+  two_f16_to_vf(d[0], d[half], scale);
   UNROLL for (int k = 0; k < 2; k++) {
     const i64 b = k * together;
-    vi sum = vi_of(-zero_point(format, BIAS_8) * (sums[2 * b] + sums[2 * b + together]));
-    if (format == Q4_0) sum = dot_nibbles(sum, w + 4 * k, bytes + BLOCK * b);
+    const i8* x = bytes + BLOCK * b;
+    vi w[8], sum = vi_of(-zero_point(format, BIAS_8) * (sums[2 * b] + sums[2 * b + together]));
+    i32 low[8], high[4];
+    UNROLL for (int j = 0; j < half; j++) {
+      w[j] = k ? d[half + 1 + j] : j ? d[j] : (d[0] & (i32)0xffff0000) | (d[half] & 0xffff);
+      low[j] = k ? *(const i32*)(x + 4 * j) : four_across(x, 4 * half, j);
+      if (format == Q4_0) high[j] = k ? *(const i32*)(x + 16 + 4 * j) : four_across(x + 16, 4 * half, j);
+    }
+    if (format == Q4_0) sum = dot_nibbles(sum, w, low, high);
     else
-      UNROLL for (int j = 0; j < 8; j++) sum = dot_8bit(sum, w[8 * k + j], *(const i32*)(bytes + BLOCK * b + 4 * j));
+      UNROLL for (int j = 0; j < half; j++) sum = dot_8bit(sum, w[j] ^ flip_of(BIAS_8), low[j]);
     total = fma_vf(vf_of_vi(sum), scale[k] * vf_of(scales[b]), total);
   }
   return total;
