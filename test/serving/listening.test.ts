@@ -7,13 +7,14 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { SingleProcess } from "../../src/server/processes/single-process.ts";
 import { postTokens, startGateway } from "./start-gateway.ts";
 import { expectedTokens, scriptedConfig, startServer } from "./start-server.ts";
 
 const limits = { timeout: 20_000 };
-const certificate = new URL("../data/serving/localhost-cert.pem", import.meta.url).pathname;
-const key = new URL("../data/serving/localhost-key.pem", import.meta.url).pathname;
+const certificate = fileURLToPath(new URL("../data/serving/localhost-cert.pem", import.meta.url));
+const key = fileURLToPath(new URL("../data/serving/localhost-key.pem", import.meta.url));
 
 type Send = (options: object, answered: (answer: IncomingMessage) => void) => ClientRequest;
 

@@ -130,6 +130,8 @@ static void op_expand_streams(const Command* c, Worker* w) {
 static inline double sigmoid(double x) { return 1 / (1 + exp_f64(-x)); }
 
 enum { MOST_STREAMS = 16 };
+/* Before a loop of a few turns, of which there are too few for vectors. */
+#define FEW _Pragma("clang loop vectorize(disable)")
 
 /* Sinkhorn's iteration in float64. 3 m, 4 base, 5 scale, 6 pre, 7 post, 8 mix, 9 tokens, 10 n, 11 iterations, 12 eps */
 static void op_hyper_connection_coefficients(const Command* c, Worker* w) {
@@ -141,33 +143,33 @@ static void op_hyper_connection_coefficients(const Command* c, Worker* w) {
     float *pre = (float*)at(c, 6) + t * n, *post = (float*)at(c, 7) + t * n, *mix = (float*)at(c, 8) + t * n * n;
     double x[MOST_STREAMS * MOST_STREAMS];
 #define VALUE(i, s) ((double)m[i] * (double)scale[s] + (double)base[i])
-    for (i64 j = 0; j < n; j++) {
+    FEW for (i64 j = 0; j < n; j++) {
       pre[j] = (float)(sigmoid(VALUE(j, 0)) + eps);
       post[j] = (float)(2 * sigmoid(VALUE(n + j, 1)));
     }
     for (i64 row = 0; row < n; row++) {
       double largest = -__builtin_inf(), sum = 0;
-      for (i64 j = 0; j < n; j++) {
+      FEW for (i64 j = 0; j < n; j++) {
         x[row * n + j] = VALUE(2 * n + row * n + j, 2);
         largest = x[row * n + j] > largest ? x[row * n + j] : largest;
       }
-      for (i64 j = 0; j < n; j++) sum += x[row * n + j] = exp_f64(x[row * n + j] - largest);
-      for (i64 j = 0; j < n; j++) x[row * n + j] = x[row * n + j] / sum + eps;
+      FEW for (i64 j = 0; j < n; j++) sum += x[row * n + j] = exp_f64(x[row * n + j] - largest);
+      FEW for (i64 j = 0; j < n; j++) x[row * n + j] = x[row * n + j] / sum + eps;
     }
 #undef VALUE
     for (i64 iteration = 0; iteration < whole(c, 11); iteration++) {
       for (i64 row = 0; iteration > 0 && row < n; row++) { /* the softmax stands for the first division of rows */
         double sum = eps;
-        for (i64 j = 0; j < n; j++) sum += x[row * n + j];
-        for (i64 j = 0; j < n; j++) x[row * n + j] /= sum;
+        FEW for (i64 j = 0; j < n; j++) sum += x[row * n + j];
+        FEW for (i64 j = 0; j < n; j++) x[row * n + j] /= sum;
       }
-      for (i64 j = 0; j < n; j++) {
+      FEW for (i64 j = 0; j < n; j++) {
         double sum = eps;
-        for (i64 row = 0; row < n; row++) sum += x[row * n + j];
-        for (i64 row = 0; row < n; row++) x[row * n + j] /= sum;
+        FEW for (i64 row = 0; row < n; row++) sum += x[row * n + j];
+        FEW for (i64 row = 0; row < n; row++) x[row * n + j] /= sum;
       }
     }
-    for (i64 i = 0; i < n * n; i++) mix[i] = (float)x[i];
+    FEW for (i64 i = 0; i < n * n; i++) mix[i] = (float)x[i];
   }
 }
 
