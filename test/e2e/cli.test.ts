@@ -206,6 +206,25 @@ describe("numbers", () => {
   });
 });
 
+test("a benchmark of drafting tells what it gained, for every drafter that a model has", async () => {
+  const dspark = join(root, "test/data/v4.1/dspark");
+  for (const [model, draft, drafter] of [
+    [[], "ngram", "ngram"],
+    [["--model", dspark], "auto", "dspark"],
+  ] as const) {
+    const lengths = ["--prompt-tokens", "16", "--generate-tokens", "24", "--runs", "1"];
+    const { stdout } = await freehold(["bench", ...model, "--draft", draft, ...lengths, "--json"]);
+    const { drafting } = JSON.parse(stdout);
+    assert.equal(drafting.drafter, drafter);
+    assert.equal(drafting.tokens, 24);
+    assert.ok(drafting.drafted >= (drafter === "dspark" ? 1 : 0) && drafting.accepted <= drafting.drafted);
+    assert.ok(Math.abs(drafting.gain - drafting.tokens_per_second / drafting.plain_tokens_per_second) < 1e-9);
+    assert.ok(drafting.tokens_per_step >= 1);
+    assert.ok(Math.abs(drafting.accepted_per_step / drafting.tokens_per_step - drafting.accepted / 24) < 1e-9);
+  }
+  await assertError(["bench", "--draft", "mtp", "--runs", "1"], 1, /mtp/i);
+});
+
 test("a synthesised model is written, inspected and timed", async () => {
   const file = join(scratch, "tiny.gguf");
   const written = JSON.parse(
