@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { folderFiles, isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
 import { defaultEngramCacheBytes } from "../engine/engram/engram-memory.ts";
 import { FileSource } from "../engine/file-source.ts";
-import { embeddedModel } from "../engine/load-model.ts";
+import { embeddedModel, readsImages } from "../engine/load-model.ts";
 import { countParameters, engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
 import { openVisionCheckpoint } from "../engine/vision/vision-checkpoint.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
@@ -55,7 +55,7 @@ async function inspectModel(path: string, context: number | undefined) {
     const { config, parameters, notes } = checkpoint;
     const tokens = context ?? config.maxPositionEmbeddings;
     const counts = parameterCounts(parameters, config);
-    const vision = isGgufPath(path) ? undefined : await inspectVision(path);
+    const vision = !isGgufPath(path) && readsImages(checkpoint) ? await inspectVision(path) : undefined;
     return {
       format: isGgufPath(path) ? "gguf" : "safetensors",
       architecture: config.architecture,
