@@ -199,6 +199,17 @@ describe("numbers", () => {
     assert.equal(report.parameters.total, 6_704_353);
     assert.equal(report.memory.context, 1000);
     assert.equal(report.tensors.length, 172);
+    assert.equal(report.drafter, undefined);
+    const folder = join(root, "test/data/v4.1/dspark");
+    const { drafter, memory, tensors } = JSON.parse((await freehold(["inspect", folder, "--json"])).stdout);
+    assert.equal(drafter.kind, "dspark");
+    const ofDrafter = tensors.filter(({ name }: { name: string }) => name.startsWith("mtp."));
+    const bytesOf = (list: { bytes: number }[]) => list.reduce((sum, { bytes }) => sum + bytes, 0);
+    // The files hold a bias or two that only training reads.
+    const isMostOf = (part: number, all: number) => part <= all && part > 0.99 * all;
+    assert.ok(isMostOf(drafter.weights_bytes, bytesOf(ofDrafter)));
+    const rest = bytesOf(tensors) - bytesOf(ofDrafter);
+    assert.ok(isMostOf(memory.weights_bytes, rest), "what drafts is loaded when it is to draft");
     const doctor = JSON.parse((await freehold(["doctor", "--json"])).stdout);
     assert.ok(
       doctor.devices.some((device: { name: string; available: boolean }) => device.name === "cpu" && device.available),
