@@ -52,6 +52,8 @@ export class PromptBuilder {
 
   /** Text in which the given spellings are special tokens. */
   mixed(text: string, spellings: readonly string[]): this {
+    // Making the pattern costs more than a usual text.
+    if (!spellings.some((spelling) => text.includes(spelling))) return this.text(text);
     const pattern = new RegExp(
       spellings.map((spelling) => spelling.replaceAll(/[|()[\]{}^$*+?.\\/]/g, "\\$&")).join("|"),
       "g",

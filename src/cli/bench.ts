@@ -1,9 +1,11 @@
 /** freehold bench: prefill and decode speed of a model, and what share of this machine's read speed decoding reaches. */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { sequenceBytes } from "../engine/cache/sequence-bytes.ts";
 import { syntheticSequence } from "../engine/cache/synthetic-context.ts";
+import { type DraftingName, draftings } from "../engine/drafting/drafting.ts";
 import { weightBytesPerToken } from "../engine/memory-need.ts";
 import type { Model } from "../engine/model.ts";
+import { benchDrafting, type DraftingReport, printDrafting } from "./bench-drafting.ts";
 import { interruptible } from "./interrupt.ts";
 import { command, type ModelOptions, openModel, terminalOf, wholeNumber, withModelOptions } from "./model-options.ts";
 import type { Terminal } from "./terminal.ts";
@@ -14,6 +16,8 @@ interface BenchOptions extends ModelOptions {
   readonly batch: number;
   readonly runs: number;
   readonly depth?: readonly number[];
+  readonly draft?: DraftingName;
+  readonly prompt?: string;
 }
 
 export function addBench(program: Command): void {
@@ -21,6 +25,7 @@ export function addBench(program: Command): void {
     "freehold bench",
     "freehold bench --model bench.gguf --prompt-tokens 512 --generate-tokens 64 --json",
     "freehold bench --model bench.gguf --depth 1024,65536,262144",
+    'freehold bench --draft auto --prompt "Write a function that sorts a list" --generate-tokens 256',
   ];
   withModelOptions(
     command(program, "bench", "Prefill and decode speed, and the share of the machine's read speed", examples),
@@ -30,13 +35,16 @@ export function addBench(program: Command): void {
     .option("--batch <n>", "sequences that decode together", wholeNumber(1), 1)
     .option("--runs <n>", "the median of so many runs", wholeNumber(1), 3)
     .option("--depth <tokens...>", "decode also behind so much context, made of random rows", depths)
+    .addOption(new Option("--draft <kind>", "answer also with this drafter, and without by turns").choices(draftings))
+    .option("--prompt <text>", "what --draft answers; drafts depend on it")
     .action(bench);
 }
 
 async function bench(options: BenchOptions): Promise<void> {
   const terminal = terminalOf(options);
   using interruption = interruptible();
-  using model = await openModel(options, terminal, interruption.signal);
+  const { draft, ...plain } = options;
+  using model = await openModel(plain, terminal, interruption.signal);
   const prompt = Array.from({ length: options.promptTokens }, (_, i) => token(model, i));
   model.checkPrompt(prompt, options.generateTokens);
   for (const length of options.depth ?? []) model.checkPrompt({ length }, options.generateTokens);
@@ -53,6 +61,7 @@ async function bench(options: BenchOptions): Promise<void> {
     terminal.progress(`decoding behind ${tokens} tokens`);
     behind.push(await decodeBehind(model, tokens, options, interruption.signal));
   }
+  const drafting = draft && (await measureDrafting(model, { ...options, draft }, terminal, interruption.signal));
   terminal.clearProgress();
   const peakBytes = process.resourceUsage().maxRSS * 1024; // before the measurement below takes its own
   const ceiling = (await model.device.readCeiling?.()) ?? null;
@@ -72,9 +81,22 @@ async function bench(options: BenchOptions): Promise<void> {
       share_of_ceiling: ceiling && (tokensPerSecond * bytesPerToken) / options.batch / ceiling,
     },
     ...(options.depth === undefined ? {} : { behind }),
+    ...(drafting === undefined ? {} : { drafting }),
     peak_rss_bytes: peakBytes,
   };
   await print(report, terminal);
+}
+
+/** The model once more, with what drafts: its weights are those of the same files. */
+async function measureDrafting(
+  plain: Model,
+  { prompt, ...options }: BenchOptions & { readonly draft: DraftingName },
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<DraftingReport> {
+  using model = await openModel(options, terminal, signal);
+  terminal.progress(`drafting with ${model.drafting.kind}`);
+  return await benchDrafting(plain, model, { ...options, prompt }, signal);
 }
 
 /** Some token id, another for each i: which ones does not change the speed of dense layers. */
@@ -163,6 +185,7 @@ interface Report {
     readonly share_of_ceiling: number | null;
   };
   readonly behind?: readonly DepthReport[];
+  readonly drafting?: DraftingReport;
   readonly peak_rss_bytes: number;
 }
 
@@ -184,6 +207,7 @@ async function print(report: Report, terminal: Terminal): Promise<void> {
         (depth) =>
           `behind    ${depth.context_tokens} tokens: ${depth.milliseconds_per_token.toFixed(2)} ms a token; ${(depth.cache_bytes / 1e6).toFixed(1)} MB of caches, ${(depth.cache_bytes_per_token / 1e3).toFixed(2)} KB a token`,
       ),
+      ...(report.drafting === undefined ? [] : [printDrafting(report.drafting)]),
       `peak      ${(report.peak_rss_bytes / 1e6).toFixed(0)} MB resident`,
       "",
     ].join("\n"),

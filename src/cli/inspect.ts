@@ -1,10 +1,11 @@
 /** freehold inspect: what a model's files hold, from their headers alone. */
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
+import type { Checkpoint } from "../engine/checkpoint.ts";
 import { folderFiles, isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
 import { defaultEngramCacheBytes } from "../engine/engram/engram-memory.ts";
 import { FileSource } from "../engine/file-source.ts";
-import { embeddedModel } from "../engine/load-model.ts";
+import { embeddedModel, readsImages } from "../engine/load-model.ts";
 import { countParameters, engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
 import { openVisionCheckpoint } from "../engine/vision/vision-checkpoint.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
@@ -55,7 +56,8 @@ async function inspectModel(path: string, context: number | undefined) {
     const { config, parameters, notes } = checkpoint;
     const tokens = context ?? config.maxPositionEmbeddings;
     const counts = parameterCounts(parameters, config);
-    const vision = isGgufPath(path) ? undefined : await inspectVision(path);
+    const vision = !isGgufPath(path) && readsImages(checkpoint) ? await inspectVision(path) : undefined;
+    const drafter = inspectDrafter(checkpoint);
     return {
       format: isGgufPath(path) ? "gguf" : "safetensors",
       architecture: config.architecture,
@@ -67,15 +69,37 @@ async function inspectModel(path: string, context: number | undefined) {
       mtp_modules: config.numMtpModules,
       max_context: config.maxPositionEmbeddings,
       parameters: counts,
-      memory: memoryNeed(config, weightBytes(checkpoint) + (vision?.weights_bytes ?? 0), tokens),
+      memory: memoryNeed(config, textBytes(checkpoint) + (vision?.weights_bytes ?? 0), tokens),
       engram: engramNeed(checkpoint, defaultEngramCacheBytes),
       ...(vision === undefined ? {} : { vision }),
+      ...(drafter === undefined ? {} : { drafter }),
       notes,
       ...tensorReport(checkpoint.tensors, undefined),
     };
   } finally {
     await checkpoint.close();
   }
+}
+
+const isDrafter = ({ name }: { readonly name: string }) => name.startsWith("mtp.");
+
+/** Of what every answer needs. */
+function textBytes(checkpoint: Checkpoint): number {
+  const parameters = checkpoint.parameters.filter((parameter) => !isDrafter(parameter));
+  return weightBytes({ parameters, stored: (name) => checkpoint.stored(name) });
+}
+
+/** The module that drafts, where there is one: it is loaded when it is to draft. */
+function inspectDrafter(checkpoint: Checkpoint) {
+  const isV41 = checkpoint.config.architecture === "deepseek-v4.1";
+  // Of several MTP modules the first one drafts.
+  const parameters = checkpoint.parameters.filter(({ name }) => name.startsWith(isV41 ? "mtp." : "mtp.0."));
+  if (parameters.length === 0) return undefined;
+  return {
+    kind: isV41 ? "dspark" : "mtp",
+    parameters: countParameters(parameters),
+    weights_bytes: weightBytes({ parameters, stored: (name) => checkpoint.stored(name) }),
+  };
 }
 
 /** The part of the model that reads images, where it has one. */
@@ -137,6 +161,12 @@ function format(report: Report, listTensors: boolean): string {
     const { layers, parameters, weights_bytes, max_image_tokens } = report.vision;
     lines.push(
       `vision        ${layers} layers, ${count(parameters)} parameters, ${bytes(weights_bytes)} of the weights, at most ${max_image_tokens} tokens an image`,
+    );
+  }
+  if (report.drafter !== undefined) {
+    const { kind, parameters, weights_bytes } = report.drafter;
+    lines.push(
+      `drafter       ${kind}, ${count(parameters)} parameters, ${bytes(weights_bytes)} more where it drafts (--draft)`,
     );
   }
   const types = Object.entries(report.dtypes).map(

@@ -122,7 +122,7 @@ async function loadOnto(
 }
 
 /** The router knows tokens of images, and the files hold a vision part. */
-function readsImages({ config, tensors }: Checkpoint): boolean {
+export function readsImages({ config, tensors }: Checkpoint): boolean {
   if (config.architecture !== "deepseek-v4.1" || config.imageTokenId === undefined) return false;
   return tensors.some(({ name }) => isVisionTensor(officialName(name)));
 }

@@ -1,15 +1,17 @@
 /**
  * Names a model by its content, in the time of a few reads: what was computed with it may be found again only by it. Hashed are
  *   the whole config (or the metadata of a GGUF file), and the name, type, shape and place of every tensor,
- *   of every tensor the first, the middle and the last 4 KiB (with more than 2,000 tensors: of every second, every third ...).
+ *   of every tensor the first, the middle and the last 4 KiB (with more than 2,000 tensors: of every second, every third ...),
+ *   and the file that says which tokens share their n-grams, of a model with an n-gram memory.
  * Paths and times are no part of it: a copy is the same model. Two models that differ in nothing but bytes between the samples would
  * be taken for one; training and quantising change all of a tensor, and the prefix cache also compares what the model computes.
  */
 import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import type { ByteSource } from "../format/byte-source.ts";
-import type { Checkpoint, CheckpointTensor } from "./checkpoint.ts";
-import { isGgufPath, openCheckpointAt } from "./checkpoint-folder.ts";
+import type { Checkpoint, CheckpointTensor, ModelFiles } from "./checkpoint.ts";
+import { folderFiles, isGgufPath, openCheckpointAt } from "./checkpoint-folder.ts";
+import { mapFile } from "./engram/token-map.ts";
 import { FileSource } from "./file-source.ts";
 
 const sampleBytes = 4096;
@@ -21,16 +23,28 @@ export async function digestOfModel(reference: string): Promise<string> {
   const folder = isGgufPath(reference) ? dirname(reference) : reference;
   const checkpoint = await openCheckpointAt(reference);
   try {
-    return await modelDigest(checkpoint, (file) => FileSource.open(join(folder, file)));
+    return await modelDigest(
+      checkpoint,
+      (file) => FileSource.open(join(folder, file)),
+      isGgufPath(reference) ? undefined : await tokenMapFile(checkpoint, await folderFiles(folder)),
+    );
   } finally {
     await checkpoint.close();
   }
 }
 
-/** 64 hexadecimal digits. `openFile` opens a file of the checkpoint by the name that its tensors have. */
+async function tokenMapFile({ config }: Checkpoint, files: ModelFiles): Promise<string | undefined> {
+  if (config.architecture !== "deepseek-v4.1" || config.engram === undefined) return undefined;
+  const names = [mapFile, "tokenizer.json"];
+  for (const name of names) if (await files.has(name)) return name;
+  return undefined;
+}
+
+/** 64 hexadecimal digits. `openFile` opens a file of the folder; those of tensors by the name that the checkpoint has for them. */
 export async function modelDigest(
   checkpoint: Pick<Checkpoint, "config" | "tensors">,
   openFile: (name: string) => Promise<ByteSource>,
+  tokenMap?: string,
 ): Promise<string> {
   const hash = createHash("sha256").update("freehold model 1\n").update(stable(checkpoint.config)).update("\n");
   const sorted = [...checkpoint.tensors].sort((a, b) => compare(a.name, b.name));
@@ -48,6 +62,14 @@ export async function modelDigest(
     }
   }
   for (const { name } of sampled) hash.update(samples.get(name)!);
+  if (tokenMap !== undefined) {
+    const source = await openFile(tokenMap);
+    try {
+      hash.update("token map\n").update(await source.read(0, source.size));
+    } finally {
+      await source.close();
+    }
+  }
   return hash.digest("hex");
 }
 

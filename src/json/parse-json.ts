@@ -44,31 +44,42 @@ export class JsonObject {
   }
 }
 
-/** Throws a FormatError (code "json") that names the place. `maxValues` counts every value, nested ones too. */
-export function parseJson(text: string, maxDepth = 256, maxValues = Number.POSITIVE_INFINITY): Json {
-  refuseTooMany(text, maxValues);
-  const scanner = new Scanner(text, maxDepth, maxValues);
-  const value = scanner.value(0);
-  scanner.end();
-  return value;
+export interface JsonLimits {
+  readonly maxDepth?: number;
+  /** Every value counts, nested ones too. */
+  readonly maxValues?: number;
+  /** Objects, lists and keys: what takes time. */
+  readonly maxParts?: number;
+}
+
+/** Throws a FormatError (code "json") that names the place. */
+export function parseJson(text: string, limits: JsonLimits = {}): Json {
+  const reader = new JsonReader(text, limits);
+  reader.advance();
+  return reader.value;
 }
 
 /**
  * Counts before anything is built: values cost a hundred times what their text costs to look at, and a text that is refused should
- * cost next to nothing. A text that is no JSON may be counted wrongly, and is refused by the scanner.
+ * cost next to nothing. A text that is no JSON may be counted wrongly, and is refused by the reader.
  */
-function refuseTooMany(text: string, maxValues: number): void {
-  if (text.length <= maxValues) return;
-  let values = 1;
+function refuseTooMany(text: string, { maxValues, maxParts }: Required<JsonLimits>): void {
+  if (text.length <= Math.min(maxValues, maxParts)) return;
+  let [values, parts] = [1, 0];
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === quote) at = endOfString(text, at);
-    else if (code === comma || ((code === brace || code === bracket) && !isEmpty(text, at))) values++;
-    if (values > maxValues) throw tooMany(maxValues, at);
+    else if (code === comma) values++;
+    else if (code === brace || code === bracket) {
+      parts++;
+      if (!isEmpty(text, at)) values++;
+    } else if (code === colon) parts++;
+    if (values > maxValues) throw tooMany(maxValues, "values", at);
+    if (parts > maxParts) throw tooMany(maxParts, "objects, lists and keys", at);
   }
 }
 
-const [quote, comma, brace, bracket, backslash] = [0x22, 0x2c, 0x7b, 0x5b, 0x5c];
+const [quote, comma, colon, brace, bracket, backslash] = [0x22, 0x2c, 0x3a, 0x7b, 0x5b, 0x5c];
 
 function endOfString(text: string, start: number): number {
   for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
@@ -89,47 +100,69 @@ function isSpace(code: number): boolean {
   return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
 }
 
-function tooMany(maxValues: number, at: number): FormatError {
-  return new FormatError(`Not JSON: there are more than ${maxValues} values at character ${at}`, { code: "json" });
+function tooMany(most: number, what: string, at: number): FormatError {
+  return new FormatError(`Not JSON: there are more than ${most} ${what} at character ${at}`, { code: "json" });
 }
-
-const escapes: Readonly<Record<string, string>> = {
-  '"': '"',
-  "\\": "\\",
-  "/": "/",
-  b: "\b",
-  f: "\f",
-  n: "\n",
-  r: "\r",
-  t: "\t",
-};
 
 const numberPattern = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const plainStringPattern = /[^"\\\u0000-\u001f]*/y;
 
-class Scanner {
-  readonly #text: string;
-  readonly #maxDepth: number;
-  readonly #maxValues: number;
-  #values = 0;
-  #at = 0;
+/** An object or a list of which more is to come. */
+type Open = { readonly entries: [string, Json][]; key: string } | { readonly items: Json[] };
 
-  constructor(text: string, maxDepth: number, maxValues: number) {
+/** Reads a text piece by piece, so that a long one does not hold up what runs beside it. */
+export class JsonReader {
+  readonly #text: string;
+  readonly #limits: Required<JsonLimits>;
+  readonly #open: Open[] = [];
+  #values = 0;
+  #parts = 0;
+  #at = 0;
+  #value: Json | undefined;
+
+  /** Throws a FormatError when there are too many values. */
+  constructor(
+    text: string,
+    { maxDepth = 256, maxValues = Number.POSITIVE_INFINITY, maxParts = Number.POSITIVE_INFINITY }: JsonLimits = {},
+  ) {
     this.#text = text;
-    this.#maxDepth = maxDepth;
-    this.#maxValues = maxValues;
+    this.#limits = { maxDepth, maxValues, maxParts };
+    refuseTooMany(text, this.#limits);
   }
 
-  value(depth: number): Json {
-    if (depth > this.#maxDepth) this.#fail(`nesting is deeper than ${this.#maxDepth}`);
-    if (++this.#values > this.#maxValues) throw tooMany(this.#maxValues, this.#at);
+  /** What the text says; after `advance` was true. */
+  get value(): Json {
+    return this.#value!;
+  }
+
+  /** Goes on for so many values; true when the text is read. Throws a FormatError (code "json") that names the place. */
+  advance(values = Number.POSITIVE_INFINITY): boolean {
+    for (let left = values; this.#value === undefined; left--) {
+      if (left <= 0) return false;
+      const value = this.#begin();
+      if (value !== undefined) this.#put(value);
+    }
+    return true;
+  }
+
+  /** The next value, or undefined for a container that has just opened. */
+  #begin(): Json | undefined {
+    if (this.#open.length > this.#limits.maxDepth) this.#fail(`nesting is deeper than ${this.#limits.maxDepth}`);
+    if (++this.#values > this.#limits.maxValues) throw tooMany(this.#limits.maxValues, "values", this.#at);
     this.#skipSpace();
-    const first = this.#text[this.#at];
-    switch (first) {
+    switch (this.#text[this.#at]) {
       case "{":
-        return this.#object(depth);
+        this.#countPart();
+        this.#at++;
+        if (this.#takes("}")) return new JsonObject([]);
+        this.#open.push({ entries: [], key: this.#key() });
+        return undefined;
       case "[":
-        return this.#array(depth);
+        this.#countPart();
+        this.#at++;
+        if (this.#takes("]")) return [];
+        this.#open.push({ items: [] });
+        return undefined;
       case '"':
         return this.#string();
       case "t":
@@ -143,68 +176,77 @@ class Scanner {
     }
   }
 
-  end(): void {
+  #countPart(): void {
+    const { maxParts } = this.#limits;
+    if (++this.#parts > maxParts) throw tooMany(maxParts, "objects, lists and keys", this.#at);
+  }
+
+  /** Puts a value where it belongs, and closes what it completes. */
+  #put(found: Json): void {
+    let value = found;
+    for (let open = this.#open.at(-1); open !== undefined; open = this.#open.at(-1)) {
+      if ("items" in open) {
+        open.items.push(value);
+        if (this.#takes(",")) return;
+        if (!this.#takes("]")) this.#fail('"," or "]" is expected');
+        value = open.items;
+      } else {
+        open.entries.push([open.key, value]);
+        if (this.#takes(",")) {
+          open.key = this.#key();
+          return;
+        }
+        if (!this.#takes("}")) this.#fail('"," or "}" is expected');
+        value = new JsonObject(open.entries);
+      }
+      this.#open.pop();
+    }
     this.#skipSpace();
     if (this.#at < this.#text.length) this.#fail("there is more text after the value");
+    this.#value = value;
   }
 
-  #object(depth: number): JsonObject {
-    const entries: [string, Json][] = [];
-    this.#at++;
-    if (this.#takes("}")) return new JsonObject(entries);
-    do {
-      this.#skipSpace();
-      if (this.#text[this.#at] !== '"') this.#fail("a key in double quotes is expected");
-      const key = this.#string();
-      if (!this.#takes(":")) this.#fail('":" is expected');
-      entries.push([key, this.value(depth + 1)]);
-    } while (this.#takes(","));
-    if (!this.#takes("}")) this.#fail('"," or "}" is expected');
-    return new JsonObject(entries);
-  }
-
-  #array(depth: number): Json[] {
-    const values: Json[] = [];
-    this.#at++;
-    if (this.#takes("]")) return values;
-    do values.push(this.value(depth + 1));
-    while (this.#takes(","));
-    if (!this.#takes("]")) this.#fail('"," or "]" is expected');
-    return values;
+  #key(): string {
+    this.#skipSpace();
+    if (this.#text[this.#at] !== '"') this.#fail("a key in double quotes is expected");
+    this.#countPart();
+    const key = this.#string();
+    if (!this.#takes(":")) this.#fail('":" is expected');
+    return key;
   }
 
   #string(): string {
-    const parts: string[] = [];
-    this.#at++;
-    for (;;) {
-      plainStringPattern.lastIndex = this.#at;
-      // `test` makes no array of what it found.
-      plainStringPattern.test(this.#text);
-      const plain = this.#text.slice(this.#at, plainStringPattern.lastIndex);
-      parts.push(plain);
-      this.#at = plainStringPattern.lastIndex;
-      const next = this.#text[this.#at];
-      if (next === '"') {
-        this.#at++;
-        return parts.length === 1 ? plain : parts.join("");
-      }
-      if (next !== "\\")
-        this.#fail(next === undefined ? "a string has no end" : "a control character stands in a string");
-      parts.push(this.#escape());
-    }
+    const start = this.#at;
+    plainStringPattern.lastIndex = start + 1;
+    // `test` makes no array of what it found.
+    plainStringPattern.test(this.#text);
+    this.#at = plainStringPattern.lastIndex;
+    if (this.#text.charCodeAt(this.#at) === quote) return this.#text.slice(start + 1, this.#at++);
+    this.#skipEscapes();
+    // Checked: the language's own reader takes megabytes of escapes in no time.
+    return JSON.parse(this.#text.slice(start, this.#at)) as string;
   }
 
-  #escape(): string {
+  /** From the first escape of a string to behind its end. */
+  #skipEscapes(): void {
+    for (;;) {
+      const code = this.#text.charCodeAt(this.#at);
+      if (code === backslash) this.#at += this.#escapeLength();
+      else if (code === quote) break;
+      else if (code >= 0x20) this.#at++;
+      else this.#fail(Number.isNaN(code) ? "a string has no end" : "a control character stands in a string");
+    }
+    this.#at++;
+  }
+
+  #escapeLength(): number {
     const kind = this.#text[this.#at + 1] ?? "";
     if (kind === "u") {
-      const digits = this.#text.slice(this.#at + 2, this.#at + 6);
-      if (!/^[0-9a-fA-F]{4}$/.test(digits)) this.#fail("\\u is not followed by four hexadecimal digits");
-      this.#at += 6;
-      return String.fromCharCode(Number.parseInt(digits, 16));
+      if (/^[0-9a-fA-F]{4}$/.test(this.#text.slice(this.#at + 2, this.#at + 6))) return 6;
+      this.#fail("\\u is not followed by four hexadecimal digits");
     }
-    if (!Object.hasOwn(escapes, kind)) this.#fail(`"\\${kind}" is no escape`);
-    this.#at += 2;
-    return escapes[kind]!;
+    if (kind === "" || !'"\\/bfnrt'.includes(kind)) this.#fail(`"\\${kind}" is no escape`);
+    return 2;
   }
 
   #number(): JsonNumber {

@@ -37,6 +37,7 @@ const configSchema = z.strictObject({
   maxQueuePerKey: count.optional(),
   maxBodyBytes: count.max(2 ** 30).optional(),
   maxJsonValues: count.optional(),
+  maxJsonParts: count.optional(),
   maxConnections: count.optional(),
   headersTimeoutMs: milliseconds.optional(),
   requestTimeoutMs: milliseconds.optional(),

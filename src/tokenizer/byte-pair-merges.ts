@@ -56,6 +56,16 @@ const rankUnit = 2 ** 32;
 
 /** Merges the tokens of a piece in place; returns how many are left at the front of the array. */
 export function mergePairs(tokens: Int32Array, count: number, table: MergeTable): number {
+  return mergeInSteps(tokens, count, table, Number.POSITIVE_INFINITY).next().value!; // one step is all
+}
+
+/** The same, with a pause after so many candidates. */
+export function* mergeInSteps(
+  tokens: Int32Array,
+  count: number,
+  table: MergeTable,
+  step: number,
+): Generator<undefined, number> {
   const next = new Int32Array(count);
   const previous = new Int32Array(count);
   const heap = new CandidateHeap(count);
@@ -68,7 +78,12 @@ export function mergePairs(tokens: Int32Array, count: number, table: MergeTable)
   const offer = (left: number) => {
     if (left >= 0 && next[left]! < count) heap.push(table.rank(tokens[left]!, tokens[next[left]!]!), left);
   };
+  let untilPause = step;
   for (let candidate = heap.pop(); candidate !== undefined; candidate = heap.pop()) {
+    if (--untilPause < 0) {
+      yield;
+      untilPause = step;
+    }
     const rank = Math.floor(candidate / rankUnit);
     const left = candidate - rank * rankUnit;
     const right = next[left]!;

@@ -42,6 +42,20 @@ export function splitWords(text: string, piece: (start: number, end: number) => 
   }
 }
 
+/**
+ * The first place from `from` on where a text can be cut so that its parts give the pieces of the whole: behind an ASCII letter before
+ * a space or a line end, where a word ends whatever follows, and between CJK and anything else.
+ */
+export function nextCut(text: string, from: number): number {
+  const classes = codePointClasses();
+  for (let at = Math.max(1, from); at < text.length; at++) {
+    const [before, next] = [text.charCodeAt(at - 1), text.charCodeAt(at)];
+    if (isAsciiLetter(before) ? next === 0x20 || isLineEnd(next) : classes[before]! & cjk && !(classes[next]! & cjk))
+      return at;
+  }
+  return text.length;
+}
+
 function widthAt(text: string, at: number): number {
   const unit = text.charCodeAt(at);
   return unit >= 0xd800 && unit < 0xdc00 ? 2 : 1;

@@ -4,9 +4,9 @@
  */
 import { RequestError } from "../errors.ts";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.ts";
-import { MergeTable, mergePairs } from "./byte-pair-merges.ts";
+import { MergeTable, mergeInSteps, mergePairs } from "./byte-pair-merges.ts";
 import { parseTokenizer, type TokenizerData } from "./parse-tokenizer.ts";
-import { splitWords } from "./split-words.ts";
+import { nextCut, splitWords } from "./split-words.ts";
 import { StreamDecoder } from "./stream-decoder.ts";
 
 export interface EncodeOptions {
@@ -22,6 +22,10 @@ export interface DecodeOptions {
 /** Pieces up to this many UTF-16 units are remembered, and this many of them. */
 const cachedPieceLength = 32;
 const cachedPieces = 65_536;
+/** Characters, and merges of a longer piece, that are encoded at once where others wait: some ten milliseconds. */
+const sliceLength = 32_768;
+/** A stretch without a place to cut takes 20 times its length while it is merged. */
+const longestStretch = 2 ** 18;
 
 export class Tokenizer {
   readonly #data: TokenizerData;
@@ -70,6 +74,50 @@ export class Tokenizer {
       push,
     );
     return ids;
+  }
+
+  /**
+   * The ids of a text slice by slice, so that a long one does not hold up what runs beside it; a slice may be empty. Throws a
+   * RequestError for a stretch of more than 262,144 characters that cannot be cut.
+   */
+  *encodeInSlices(text: string): Generator<number[], void> {
+    const wellFormed = text.toWellFormed();
+    for (let start = 0; start < wellFormed.length; ) {
+      const end = nextCut(wellFormed, start + sliceLength);
+      if (end - start <= 2 * sliceLength) {
+        const ids: number[] = [];
+        this.#encodeText(wellFormed.slice(start, end), ids);
+        yield ids;
+      } else yield* this.#encodeStretch(wellFormed.slice(start, end));
+      start = end;
+    }
+  }
+
+  /** Of text without a place to cut: piece by piece, and of a long one some merges at a time. */
+  *#encodeStretch(text: string): Generator<number[], void> {
+    if (text.length > longestStretch) {
+      throw new RequestError(`A stretch of ${text.length} characters has no word that ends`, {
+        code: "word-too-long",
+        hint: `Put a space or a line end somewhere: ${longestStretch} characters are the most`,
+      });
+    }
+    const pieces: [number, number][] = [];
+    splitWords(text, (start, end) => pieces.push([start, end]));
+    let ids: number[] = [];
+    let sinceSlice = 0;
+    for (const [start, end] of pieces) {
+      const tokens = this.#bytesAsTokens(text.slice(start, end));
+      const merging = mergeInSteps(tokens, tokens.length, this.#merges, sliceLength);
+      let step = merging.next();
+      for (; !step.done; step = merging.next()) yield [];
+      for (const id of tokens.subarray(0, step.value)) ids.push(id);
+      sinceSlice += end - start;
+      if (sinceSlice < sliceLength) continue;
+      yield ids;
+      ids = [];
+      sinceSlice = 0;
+    }
+    yield ids;
   }
 
   /** The text of token ids; bytes that are not UTF-8 become U+FFFD. Throws a RequestError for an id that no token has. */
@@ -127,8 +175,14 @@ export class Tokenizer {
   }
 
   #encodePiece(piece: string): Int32Array {
-    const bytes = this.#utf8.encode(piece);
-    const tokens = Int32Array.from(bytes, (byte) => this.#data.idOfByte[byte]!);
+    const tokens = this.#bytesAsTokens(piece);
     return tokens.subarray(0, mergePairs(tokens, tokens.length, this.#merges));
+  }
+
+  #bytesAsTokens(piece: string): Int32Array {
+    const bytes = this.#utf8.encode(piece);
+    const tokens = new Int32Array(bytes.length);
+    for (let i = 0; i < bytes.length; i++) tokens[i] = this.#data.idOfByte[bytes[i]!]!;
+    return tokens;
   }
 }

@@ -199,11 +199,41 @@ describe("numbers", () => {
     assert.equal(report.parameters.total, 6_704_353);
     assert.equal(report.memory.context, 1000);
     assert.equal(report.tensors.length, 172);
+    assert.equal(report.drafter, undefined);
+    const folder = join(root, "test/data/v4.1/dspark");
+    const { drafter, memory, tensors } = JSON.parse((await freehold(["inspect", folder, "--json"])).stdout);
+    assert.equal(drafter.kind, "dspark");
+    const ofDrafter = tensors.filter(({ name }: { name: string }) => name.startsWith("mtp."));
+    const bytesOf = (list: { bytes: number }[]) => list.reduce((sum, { bytes }) => sum + bytes, 0);
+    // The files hold a bias or two that only training reads.
+    const isMostOf = (part: number, all: number) => part <= all && part > 0.99 * all;
+    assert.ok(isMostOf(drafter.weights_bytes, bytesOf(ofDrafter)));
+    const rest = bytesOf(tensors) - bytesOf(ofDrafter);
+    assert.ok(isMostOf(memory.weights_bytes, rest), "what drafts is loaded when it is to draft");
     const doctor = JSON.parse((await freehold(["doctor", "--json"])).stdout);
     assert.ok(
       doctor.devices.some((device: { name: string; available: boolean }) => device.name === "cpu" && device.available),
     );
   });
+});
+
+test("a benchmark of drafting tells what it gained, for every drafter that a model has", async () => {
+  const dspark = join(root, "test/data/v4.1/dspark");
+  for (const [model, draft, drafter] of [
+    [[], "ngram", "ngram"],
+    [["--model", dspark], "auto", "dspark"],
+  ] as const) {
+    const lengths = ["--prompt-tokens", "16", "--generate-tokens", "24", "--runs", "1"];
+    const { stdout } = await freehold(["bench", ...model, "--draft", draft, ...lengths, "--json"]);
+    const { drafting } = JSON.parse(stdout);
+    assert.equal(drafting.drafter, drafter);
+    assert.equal(drafting.tokens, 24);
+    assert.ok(drafting.drafted >= (drafter === "dspark" ? 1 : 0) && drafting.accepted <= drafting.drafted);
+    assert.ok(Math.abs(drafting.gain - drafting.tokens_per_second / drafting.plain_tokens_per_second) < 1e-9);
+    assert.ok(drafting.tokens_per_step >= 1);
+    assert.ok(Math.abs(drafting.accepted_per_step / drafting.tokens_per_step - drafting.accepted / 24) < 1e-9);
+  }
+  await assertError(["bench", "--draft", "mtp", "--runs", "1"], 1, /mtp/i);
 });
 
 test("a synthesised model is written, inspected and timed", async () => {

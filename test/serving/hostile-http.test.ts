@@ -1,8 +1,10 @@
 /** Whatever bytes arrive: they are answered as stated, at once, and the next request is served. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { connect } from "node:net";
 import { after, before, describe, test } from "node:test";
 import fc from "fast-check";
+import { defaultBodyLimits } from "../../src/server/http/read-body.ts";
 import { scriptedToken } from "./scripted-engine.ts";
 import { postTokens, type RunningGateway, rawRequest, startGateway } from "./start-gateway.ts";
 
@@ -118,6 +120,39 @@ describe("the gateway", () => {
       assert.ok(median < mostMs, `${median} ms`);
     });
   }
+
+  test("answers others while it reads the largest JSON that it takes, and refuses one object more", async () => {
+    await using large = await startGateway();
+    const { jsonParts, jsonValues } = defaultBodyLimits;
+    const most = jsonParts / 2 - 3; // an object and its key; the outermost, its keys and two lists
+    const numbers = Array.from({ length: jsonValues - 2 * most - 10 }, (_, i) => i);
+    const bodyOf = (objects: number) =>
+      JSON.stringify({ max: 1, tokens: numbers, rest: Array.from({ length: objects }, () => ({ a: 1 })) });
+    const order: string[] = [];
+    const body = bodyOf(most);
+    const head = `POST /v1/tokens HTTP/1.1\r\n${host}\r\n${json}\r\ncontent-length: ${body.length}\r\n\r\n`;
+    const slow = connect(large.port, "127.0.0.1");
+    const answered = once(
+      slow.on("data", () => order.push("large")),
+      "data",
+    );
+    await new Promise((sent) => slow.write(head + body.slice(0, -1), sent));
+    await assertServes(large); // what came so far is read
+    slow.write(body.slice(-1));
+    await assertServes(large);
+    order.push("small");
+    const [answer] = await answered;
+    slow.destroy();
+    assert.match(String(answer), /^HTTP\/1\.1 200 /);
+    assert.deepEqual(order, ["small", "large"]);
+    const refused = await fetch(`${large.url}/v1/tokens`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: bodyOf(most + 1),
+    });
+    assert.equal(refused.status, 400);
+    assert.match(await refused.text(), /more than 65536 objects, lists and keys/);
+  });
 
   test("reads pipelined requests one after the other", async () => {
     const one = "GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";

@@ -6,10 +6,11 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import type { EngineInfo, EnginePort, EngineStatus } from "../../src/engine/batching/engine-port.ts";
+import type { EngineInfo, EnginePort, EngineStatus, EngramCounters } from "../../src/engine/batching/engine-port.ts";
 import { FormatError } from "../../src/errors.ts";
 import { AuditLog, verifyAudit } from "../../src/server/observability/audit-log.ts";
 import { EngineProgress } from "../../src/server/observability/engine-progress.ts";
+import { Metrics } from "../../src/server/observability/metrics.ts";
 import { parseTraceparent, Tracer } from "../../src/server/observability/traces.ts";
 import { emptyStatus } from "../../src/server/processes/engine-messages.ts";
 import { scriptedInfo } from "./scripted-engine.ts";
@@ -56,6 +57,36 @@ describe("readiness", () => {
     assert.equal(why(), "the engine is dead");
     engine.info = undefined;
     assert.equal(why(), "the model is loading");
+  });
+});
+
+describe("the metrics", () => {
+  const status = (engram?: EngramCounters): EngineStatus => {
+    const empty = emptyStatus("ready", 1);
+    return engram === undefined ? empty : { ...empty, counters: { ...empty.counters, engram } };
+  };
+  const textOf = async (engineStatus: EngineStatus) => {
+    const engine: EnginePort = { info: scriptedInfo, status: engineStatus, submit() {}, cancel() {} };
+    using metrics = new Metrics(engine, { streams: () => 0, engineRestarts: () => 0, isReady: () => true });
+    return metrics.text();
+  };
+
+  test("tell what the n-gram memory read and found, and zeros without one", async () => {
+    const engram = { lookups: 100, hits: 70, rowsRead: 31, batches: 4, readBytes: 8184, memoryBytes: 5000 };
+    const names = [
+      "lookups_total",
+      "hits_total",
+      "rows_read_total",
+      "batches_total",
+      "read_bytes_total",
+      "memory_bytes",
+    ];
+    const values = async (engineStatus: EngineStatus) => {
+      const text = await textOf(engineStatus);
+      return names.map((name) => Number(new RegExp(`^freehold_engram_${name} (\\d+)$`, "m").exec(text)?.[1]));
+    };
+    assert.deepEqual(await values(status(engram)), Object.values(engram));
+    assert.deepEqual(await values(status()), [0, 0, 0, 0, 0, 0]);
   });
 });
 

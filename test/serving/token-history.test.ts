@@ -367,6 +367,27 @@ describe("the history of tokens", () => {
     }
   });
 
+  test("lets others have their turn while a long prompt, or one of many parts, is encoded", async () => {
+    const many = Array.from(
+      { length: 20_000 },
+      (_, i): PromptPart => (i % 2 === 0 ? { special: "<｜User｜>" } : { text: "hi" }),
+    );
+    for (const [parts, turns] of [
+      [[{ text: story.repeat(10_000) }], 10],
+      [many, 10],
+    ] as const) {
+      let others = 0;
+      const turn = () => {
+        others++;
+        pending = setImmediate(turn);
+      };
+      let pending = setImmediate(turn);
+      assert.deepEqual(await memory().encode("a", parts, tokenizer), encodePrompt({ parts }, tokenizer));
+      clearImmediate(pending);
+      assert.ok(others >= turns, `${others} turns`);
+    }
+  });
+
   test("takes an answer to one image for no answer to another", async () => {
     const history = memory();
     const [one, other] = ["a", "b"].map((digit) => contentIds(digit.repeat(64), 6));

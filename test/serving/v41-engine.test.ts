@@ -71,6 +71,9 @@ describe("the batch engine with a V4.1 model", () => {
       const answers = await Promise.all(requests.map((request) => ask(engine, request)));
       for (const [i, request] of requests.entries())
         assert.deepEqual(answers[i]!.ids, await alone(request), request.id);
+      const { lookups, hits, rowsRead, batches, readBytes, memoryBytes } = engine.status.counters.engram!;
+      assert.ok(rowsRead > 0 && hits > 0 && hits < lookups && batches < rowsRead, JSON.stringify({ lookups, hits }));
+      assert.ok(readBytes > rowsRead && memoryBytes > 0);
       await engine.close();
       assert.equal(usedPages(), 0);
     });

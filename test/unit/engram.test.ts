@@ -145,10 +145,10 @@ describe("a table read by row", () => {
     const table = await openRowTable(stored, "table", { budgetBytes: 20_000, threads: 3 });
     const into = new Float32Array(4 * 64);
     await table.gather(Int32Array.of(5, 9, 5, 400), into);
-    assert.deepEqual(table.counters, { lookups: 4, rowsRead: 3, batches: 1, reads: 6, readBytes: 3 * 66 });
+    assert.deepEqual(table.counters, { lookups: 4, hits: 0, rowsRead: 3, batches: 1, reads: 6, readBytes: 3 * 66 });
     table.prefetch(Int32Array.of(7, 9));
     await table.gather(Int32Array.of(5, 7, 9, 400), into);
-    assert.deepEqual(table.counters, { lookups: 8, rowsRead: 4, batches: 2, reads: 8, readBytes: 4 * 66 });
+    assert.deepEqual(table.counters, { lookups: 8, hits: 4, rowsRead: 4, batches: 2, reads: 8, readBytes: 4 * 66 });
     table[Symbol.dispose]();
     await source.close();
   });

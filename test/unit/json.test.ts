@@ -5,7 +5,7 @@ import { dialects } from "../../src/chat/dialect.ts";
 import { printJson } from "../../src/chat/print-json.ts";
 import { fromJson, toJson } from "../../src/chat/read-json.ts";
 import { FormatError, RequestError } from "../../src/errors.ts";
-import { JsonNumber, type JsonObject, parseJson } from "../../src/json/parse-json.ts";
+import { type Json, JsonNumber, type JsonObject, JsonReader, parseJson } from "../../src/json/parse-json.ts";
 
 describe("JSON with nothing lost", () => {
   test("agrees with JSON.parse on every value that it writes", () => {
@@ -65,9 +65,16 @@ describe("JSON with nothing lost", () => {
   });
 
   test("takes as many values as it may, and not one more, before and while they are built", () => {
-    const count = (value: unknown): number => {
-      if (typeof value !== "object" || value === null) return 1;
-      return Object.values(value).reduce<number>((sum, one) => sum + count(one), 1);
+    const isContainer = (value: unknown) => typeof value === "object" && value !== null;
+    const count = (value: unknown, counts = (_: unknown) => true): number => {
+      const own = counts(value) ? 1 : 0;
+      if (!isContainer(value)) return own;
+      return Object.values(value as object).reduce<number>((sum, one) => sum + count(one, counts), own);
+    };
+    const countKeys = (value: unknown): number => {
+      if (!isContainer(value)) return 0;
+      const own = Array.isArray(value) ? 0 : Object.keys(value as object).length;
+      return Object.values(value as object).reduce<number>((sum, one) => sum + countKeys(one), own);
     };
     // Brackets, commas and quotes inside strings are no values.
     const strings = fc.string({ unit: fc.constantFrom(...'[]{},:"\\ a') });
@@ -79,14 +86,45 @@ describe("JSON with nothing lost", () => {
     fc.assert(
       fc.property(values, fc.constantFrom("", "  "), (value, space) => {
         const text = space + JSON.stringify(value, undefined, space);
-        const values = count(value);
-        parseJson(text, 256, values);
+        const maxValues = count(value);
+        const maxParts = count(value, isContainer) + countKeys(value);
+        parseJson(text, { maxValues, maxParts });
         // Behind a text of spaces the count is sure to be smaller than the text.
-        assert.throws(() => parseJson(" ".repeat(50) + text, 256, values - 1), /more than \d+ values/);
+        const behind = " ".repeat(50) + text;
+        assert.throws(() => parseJson(behind, { maxValues: maxValues - 1 }), /more than \d+ values/);
+        if (maxParts === 0) return;
+        assert.throws(() => parseJson(behind, { maxParts: maxParts - 1 }), /more than \d+ objects, lists and keys/);
       }),
       { numRuns: 1000, seed: 5 },
     );
   });
+
+  test("reads the same in pieces of any size, and refuses the same at the same place", () =>
+    fc.assert(
+      fc.property(
+        fc.oneof(fc.json(), fc.string({ unit: fc.constantFrom(...'[]{},:"\\\\ a1tu0') })),
+        fc.integer({ min: 1, max: 7 }),
+        (text, values) => {
+          const outcome = (read: () => Json) => {
+            try {
+              return read();
+            } catch (error) {
+              return (error as FormatError).message;
+            }
+          };
+          const inPieces = () => {
+            const reader = new JsonReader(text);
+            while (!reader.advance(values)) assert.equal(reader.value, undefined);
+            return reader.value;
+          };
+          assert.deepEqual(
+            outcome(inPieces),
+            outcome(() => parseJson(text)),
+          );
+        },
+      ),
+      { numRuns: 2000, seed: 3 },
+    ));
 
   test("keeps the text of numbers, the order of keys, and keys that stand twice", () => {
     const value = parseJson('{"2": 1.0, "1": 18446744073709551615, "2": -0}') as JsonObject;

@@ -8,6 +8,7 @@ import { openCheckpointAt } from "../../src/engine/checkpoint-folder.ts";
 import { embeddedModel } from "../../src/engine/load-model.ts";
 import { digestOfModel } from "../../src/engine/model-digest.ts";
 import { synthesizeModel } from "../../src/engine/synthesize-model.ts";
+import { v41Folder } from "../v41-folder.ts";
 
 describe("the digest of a model", () => {
   let directory: string;
@@ -58,6 +59,25 @@ describe("the digest of a model", () => {
       }
     }
     await handle.close();
+  });
+
+  test("changes with what says which tokens share their n-grams, and with nothing else beside the weights", async () => {
+    await using folder = await v41Folder();
+    const [map, tokenizer] = ["engram_token_map.json", "tokenizer.json"].map((name) => join(folder.path, name));
+    const first = await digestOfModel(folder.path);
+    const text = await readFile(map!, "utf8");
+    await writeFile(map!, text.replace(/\d+\]$/, "0]"));
+    const changed = await digestOfModel(folder.path);
+    assert.notEqual(changed, first);
+    await writeFile(map!, text);
+    await writeFile(tokenizer!, `${await readFile(tokenizer!, "utf8")}\n`);
+    assert.equal(await digestOfModel(folder.path), first);
+    // Without the map the tokenizer tells.
+    await rename(map!, `${map}.old`);
+    const byTokenizer = await digestOfModel(folder.path);
+    assert.notEqual(byTokenizer, first);
+    await writeFile(tokenizer!, `${await readFile(tokenizer!, "utf8")}\n`);
+    assert.notEqual(await digestOfModel(folder.path), byTokenizer);
   });
 
   test("of a GGUF file names its content as well", async () => {

@@ -261,3 +261,46 @@ describe("tokenizer.json", () => {
     assert.deepEqual(Tokenizer.fromJson(asText).encode(value), tokenizer.encode(value));
   });
 });
+
+describe("text that is encoded slice by slice", () => {
+  const stretches = [
+    "a",
+    "word ",
+    "Ünïcode-",
+    "先想",
+    "中a",
+    "1234",
+    "!?",
+    " ",
+    "\n",
+    "\r\n  x",
+    "🙂",
+    "e\u0301",
+    "\u0007",
+    "a先 \n9",
+  ];
+  const long = fc
+    .array(fc.tuple(fc.constantFrom(...stretches), fc.integer({ min: 1, max: 60_000 })), { minLength: 1, maxLength: 6 })
+    .map((parts) => parts.map(([stretch, length]) => stretch.repeat(Math.ceil(length / stretch.length))).join(""));
+
+  test("has the ids of the whole, in slices of a bounded length", () => {
+    fc.assert(
+      fc.property(long, (whole) => {
+        const slices = [...tokenizer.encodeInSlices(whole)];
+        assert.ok(slices.flat().every((id, i, ids) => ids.length > i && tokenizer.has(id)));
+        assert.deepEqual(slices.flat(), tokenizer.encode(whole));
+        for (const slice of slices) assert.ok(slice.length <= 4 * 65_536, `${slice.length} ids`); // four bytes a character
+      }),
+      { numRuns: 60, seed: 2 },
+    );
+  });
+
+  test("a word of 260,000 letters is merged in many steps; a longer one is refused, and the error says why", () => {
+    const word = "abcdefghij".repeat(26_000);
+    const slices = [...tokenizer.encodeInSlices(word)];
+    assert.ok(slices.length > 4, `${slices.length}`);
+    assert.deepEqual(slices.flat(), tokenizer.encode(word));
+    const refused = () => [...tokenizer.encodeInSlices("先".repeat(2 ** 18 + 1))];
+    assert.throws(refused, (error: unknown) => error instanceof RequestError && error.code === "word-too-long");
+  });
+});

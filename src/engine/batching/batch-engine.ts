@@ -22,6 +22,7 @@ import {
   type EnginePort,
   type EngineRequest,
   type EngineStatus,
+  type EngramCounters,
   type RequestImage,
 } from "./engine-port.ts";
 import { Pacer } from "./pacer.ts";
@@ -175,7 +176,14 @@ export class BatchEngine implements EnginePort {
   #counters(): EngineCounters {
     const totals = { ...this.#totals };
     for (const answer of this.#byId.values()) addUsage(totals, answer);
-    return { ...totals, preemptions: this.#preemptions, stepSeconds: this.#stepSeconds, cache: this.#cache.counters };
+    const engram = engramCounters(this.#model);
+    return {
+      ...totals,
+      preemptions: this.#preemptions,
+      stepSeconds: this.#stepSeconds,
+      cache: this.#cache.counters,
+      ...(engram && { engram }),
+    };
   }
 
   #admit(request: EngineRequest, listener: (event: EngineEvent) => void): void {
@@ -479,6 +487,12 @@ function addUsage(totals: Totals, answer: Answer): void {
   totals.drafts += answer.draftCount;
   totals.draftedTokens += draftedTokens;
   totals.acceptedTokens += acceptedTokens;
+}
+
+function engramCounters({ runner: { engram } }: Model): EngramCounters | undefined {
+  if (engram === undefined) return undefined;
+  const { lookups, hits, rowsRead, batches, readBytes } = engram.counters;
+  return { lookups, hits, rowsRead, batches, readBytes, memoryBytes: engram.memoryBytes };
 }
 
 function engineInfo(

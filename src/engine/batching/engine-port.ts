@@ -188,6 +188,19 @@ export interface EngineCounters {
   readonly preemptions: number;
   readonly stepSeconds: number;
   readonly cache: CacheCounters;
+  /** Of a model with an n-gram memory. */
+  readonly engram?: EngramCounters;
+}
+
+export interface EngramCounters {
+  /** Rows that steps asked for, and those of them that were in memory. */
+  readonly lookups: number;
+  readonly hits: number;
+  /** Rows that were read from the files, ahead of their step or not, in how many batches. */
+  readonly rowsRead: number;
+  readonly batches: number;
+  readonly readBytes: number;
+  readonly memoryBytes: number;
 }
 
 export interface CacheCounters {

@@ -20,6 +20,8 @@ export class DurableMap {
   readonly #options: DurableMapOptions;
   /** Those used longest ago first. */
   readonly #values = new Map<RecordKey, { readonly value: Uint8Array; readonly root: RecordKey }>();
+  /** A prompt asks for many entries of one namespace. */
+  #lastRoot: { readonly namespace: string; readonly key: RecordKey } | undefined;
   #bytes = 0;
   #waiting: NewRecord[] = [];
   #writing: Promise<unknown> | undefined;
@@ -67,7 +69,9 @@ export class DurableMap {
 
   /** The root of what a namespace put, to forget it in the store. */
   root(namespace: string): RecordKey {
-    return rootKey("freehold map 1", this.#options.type, namespace);
+    if (this.#lastRoot?.namespace !== namespace)
+      this.#lastRoot = { namespace, key: rootKey("freehold map 1", this.#options.type, namespace) };
+    return this.#lastRoot.key;
   }
 
   forget(namespace: string): void {

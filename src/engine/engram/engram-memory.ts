@@ -106,10 +106,11 @@ export class EngramMemory implements Disposable {
   }
 
   get counters(): RowCounters & { readonly tokens: number } {
-    const total = { tokens: this.#tokens, lookups: 0, rowsRead: 0, batches: 0, reads: 0, readBytes: 0 };
+    const total = { tokens: this.#tokens, lookups: 0, hits: 0, rowsRead: 0, batches: 0, reads: 0, readBytes: 0 };
     for (const { table } of this.#layers) {
-      const { lookups, rowsRead, batches, reads, readBytes } = table.counters;
+      const { lookups, hits, rowsRead, batches, reads, readBytes } = table.counters;
       total.lookups += lookups;
+      total.hits += hits;
       total.rowsRead += rowsRead;
       total.batches += batches;
       total.reads += reads;

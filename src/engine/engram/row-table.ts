@@ -10,6 +10,8 @@ import { type RowReader, readerFor } from "./row-reader.ts";
 export interface RowCounters {
   /** Rows that were asked for. */
   readonly lookups: number;
+  /** Those that were in memory when their turn came. */
+  readonly hits: number;
   /** Rows that were read from the file, in how many batches, and with how many calls and bytes. */
   readonly rowsRead: number;
   readonly batches: number;
@@ -49,7 +51,7 @@ async function residentTable({ rows, parts }: StoredMatrix, decoder: RowDecoder)
   return {
     memoryBytes: rows * (dataBytes + scaleBytes),
     get counters() {
-      return { lookups, rowsRead: 0, batches: 0, reads: 0, readBytes: 0 };
+      return { lookups, hits: lookups, rowsRead: 0, batches: 0, reads: 0, readBytes: 0 };
     },
     gather(wanted, into) {
       lookups += wanted.length;
@@ -85,6 +87,7 @@ class DiskTable implements RowTable {
   #last: Promise<void> = Promise.resolve();
   #waiting = 0;
   #lookups = 0;
+  #hits = 0;
   #rowsRead = 0;
   #batches = 0;
 
@@ -105,6 +108,7 @@ class DiskTable implements RowTable {
     const readBytes = this.#rowsRead * (dataBytes + scaleBytes);
     return {
       lookups: this.#lookups,
+      hits: this.#hits,
       rowsRead: this.#rowsRead,
       batches: this.#batches,
       reads: this.#reader.reads,
@@ -145,7 +149,9 @@ class DiskTable implements RowTable {
     for (const [i, row] of rows.entries()) {
       const at = this.#cache.find(row);
       if (at >= 0) {
-        if (into !== undefined) this.#decoder.decode(this.#cache.bytes, at, into, i * columns);
+        if (into === undefined) continue;
+        this.#decoder.decode(this.#cache.bytes, at, into, i * columns);
+        this.#hits++;
         continue;
       }
       const wanted = missing.get(row);

@@ -9,7 +9,7 @@ import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
 import { type ModelFiles, readJson } from "../checkpoint.ts";
 
 /** Some copies of a model have the map as a file: an array of the compressed id of every token. */
-const mapFile = "engram_token_map.json";
+export const mapFile = "engram_token_map.json";
 
 /** The map of a model with Engram; from its file where there is one, else from the tokenizer. */
 export async function engramTokenMap(

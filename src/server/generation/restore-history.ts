@@ -3,6 +3,7 @@
  * begins with exactly the tokens of the turn before, and nothing is computed twice.
  */
 import { createHash } from "node:crypto";
+import { setImmediate as othersTurn } from "node:timers/promises";
 import type { ChatMessage, ChatRequest, Content, HistoryCall } from "../../chat/chat-request.ts";
 import { toolsInForce } from "../../chat/check-request.ts";
 import type { PromptPart } from "../../chat/prompt.ts";
@@ -21,14 +22,26 @@ export async function restoreHistory(
   memory: TurnMemory,
   namespace: string,
 ): Promise<ChatRequest> {
-  const messages = await Promise.all(
-    request.messages.map(async (message, i) => {
-      if (message.role !== "assistant" || message.isPrefix) return message;
-      const turn = await memory.get(namespace, turnKey(message.calls[0]?.id, request.messages[i - 1], message.content));
-      return turn === undefined ? message : restoreTurn(message, turn);
-    }),
-  );
+  const messages: ChatMessage[] = [];
+  for (const [i, message] of request.messages.entries()) {
+    messages.push(await restoreMessage(message, request.messages[i - 1], memory, namespace));
+    if (messages.length % messagesAtOnce === 0) await othersTurn();
+  }
   return { ...request, messages };
+}
+
+/** Messages that are looked up before other requests have their turn: a few milliseconds. */
+const messagesAtOnce = 500;
+
+async function restoreMessage(
+  message: ChatMessage,
+  before: ChatMessage | undefined,
+  memory: TurnMemory,
+  namespace: string,
+): Promise<ChatMessage> {
+  if (message.role !== "assistant" || message.isPrefix) return message;
+  const turn = await memory.get(namespace, turnKey(message.calls[0]?.id, before, message.content));
+  return turn === undefined ? message : restoreTurn(message, turn);
 }
 
 /** Keeps what the next request may leave out, or cannot say. */

@@ -7,10 +7,15 @@
  * structure, and no text becomes one. What is canonical anyway is not kept.
  */
 import { createHash, type Hash } from "node:crypto";
+import { setImmediate as othersTurn } from "node:timers/promises";
 import { encodePart, type PromptPart } from "../../chat/prompt.ts";
 import type { DurableMap } from "../../engine/cache/durable-map.ts";
 import { isContentId } from "../../engine/vision/content-ids.ts";
 import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
+
+/** What is encoded before other requests have their turn: ten milliseconds or so. A part costs as much as so many characters. */
+const charactersAtOnce = 65_536;
+const charactersOfPart = 100;
 
 /** An answer and what it answered; `stopString` ended it and is not part of what the client has. */
 export interface AnsweredTokens {
@@ -35,11 +40,18 @@ export class TokenHistory {
   ): Promise<number[]> {
     const before = new TokensBefore();
     const ids: number[] = [];
+    let sincePause = 0;
     for (const part of parts) {
       const known = "text" in part ? await this.#sampledIds(namespace, before, part.text, tokenizer) : undefined;
-      const added = known ?? encodePart(part, tokenizer).flatMap((id) => ("text" in part ? id : placeOf(id)));
+      const added =
+        known ??
+        ("text" in part ? await encodeText(part.text, tokenizer) : encodePart(part, tokenizer).flatMap(placeOf));
       before.push(added);
       for (const id of added) ids.push(id);
+      sincePause += charactersOfPart + ("text" in part ? part.text.length : 0);
+      if (sincePause < charactersAtOnce) continue;
+      await othersTurn();
+      sincePause = 0;
     }
     return ids;
   }
@@ -82,15 +94,29 @@ export class TokenHistory {
   }
 }
 
+/** Others have their turn between the slices of a long text. */
+async function encodeText(text: string, tokenizer: Tokenizer): Promise<readonly number[]> {
+  const ids: number[] = [];
+  for (const slice of tokenizer.encodeInSlices(text)) {
+    for (const id of slice) ids.push(id);
+    if (text.length > charactersAtOnce) await othersTurn();
+  }
+  return ids;
+}
+
 /** The tokens of a prompt up to a place, as a key of what follows. */
 class TokensBefore {
   readonly #hash: Hash = createHash("sha256");
+  /** Not hashed before it is needed: the last text of a prompt may be the longest. */
+  #waiting: (readonly number[])[] = [];
 
   push(ids: readonly number[]): void {
-    this.#hash.update(new Uint8Array(Int32Array.from(ids).buffer));
+    this.#waiting.push(ids);
   }
 
   keyOf(text: string): string {
+    for (const ids of this.#waiting) this.#hash.update(new Uint8Array(Int32Array.from(ids).buffer));
+    this.#waiting = [];
     return this.#hash.copy().update(`\n${text.trimEnd()}`).digest("base64url");
   }
 }

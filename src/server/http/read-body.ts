@@ -3,8 +3,9 @@
  * is not; all bodies together have a bound as well. Text is strict UTF-8, JSON is counted while it is parsed.
  */
 import type { IncomingMessage } from "node:http";
+import { setImmediate as othersTurn } from "node:timers/promises";
 import { FormatError } from "../../errors.ts";
-import { type Json, JsonObject, parseJson } from "../../json/parse-json.ts";
+import { type Json, JsonObject, JsonReader } from "../../json/parse-json.ts";
 import { HttpError } from "../http-error.ts";
 import type { Exchange } from "./exchange.ts";
 
@@ -14,6 +15,8 @@ export interface BodyLimits {
   readonly totalBytes: number;
   readonly jsonDepth: number;
   readonly jsonValues: number;
+  /** Objects, lists and keys. */
+  readonly jsonParts: number;
 }
 
 export const defaultBodyLimits: BodyLimits = {
@@ -22,6 +25,8 @@ export const defaultBodyLimits: BodyLimits = {
   jsonDepth: 256,
   // A number takes about 70 bytes once parsed: a quarter of a million are 18 MB.
   jsonValues: 2 ** 18,
+  // Each costs what several numbers cost, in every step up to the prompt. A conversation of 2,600 calls and their results has as many.
+  jsonParts: 2 ** 16,
 };
 
 export interface RequestContent {
@@ -65,7 +70,7 @@ export class BodyReader {
     this.check(request);
     if (expectsContinue) response.writeContinue();
     const bytes = await this.#read(request);
-    return { json: parseBounded(decodeText(bytes), this.#limits), bytes };
+    return { json: await parseBounded(decodeText(bytes), this.#limits), bytes };
   }
 
   /** With listeners: leaving a `for await` early would destroy the connection before the refusal is sent. */
@@ -122,10 +127,18 @@ function decodeText(bytes: Buffer): string {
   }
 }
 
-function parseBounded(text: string, { jsonDepth, jsonValues }: BodyLimits): Json {
+/** Values that are read before others have their turn: a millisecond or two. */
+const valuesAtOnce = 4096;
+
+async function parseBounded(text: string, limits: BodyLimits): Promise<Json> {
+  const { jsonDepth: maxDepth, jsonValues: maxValues, jsonParts: maxParts } = limits;
+  const isLong = text.length > 2 ** 16;
   try {
-    const json = parseJson(text, jsonDepth, jsonValues);
-    return /\\u[dD][89a-fA-F]/.test(text) ? wellFormed(json) : json;
+    if (isLong) await othersTurn();
+    const reader = new JsonReader(text, { maxDepth, maxValues, maxParts });
+    while (!reader.advance(valuesAtOnce)) await othersTurn();
+    if (isLong) await othersTurn();
+    return /\\u[dD][89a-fA-F]/.test(text) ? wellFormed(reader.value) : reader.value;
   } catch (error) {
     if (error instanceof FormatError) throw new HttpError(400, error.message, { code: error.code, cause: error });
     throw error;

@@ -4,7 +4,7 @@
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { EnginePort, EngineUsage } from "../../engine/batching/engine-port.ts";
+import type { EnginePort, EngineUsage, EngramCounters } from "../../engine/batching/engine-port.ts";
 import type { RequestObserver } from "../limits/call-engine.ts";
 import { LlamaMetrics } from "./llama-metrics.ts";
 
@@ -158,6 +158,18 @@ export class Metrics implements RequestObserver, Disposable {
     this.#total("freehold_cache_evictions_total", "Prefixes dropped", () => cache().evictions);
     this.#tokenMetrics(engine);
     this.#draftMetrics(engine);
+    this.#engramMetrics(engine);
+  }
+
+  /** Zeros for a model without an n-gram memory. */
+  #engramMetrics(engine: EnginePort): void {
+    const read = (name: keyof EngramCounters) => () => engine.status.counters.engram?.[name] ?? 0;
+    this.#total("freehold_engram_lookups_total", "Rows of n-gram tables that steps asked for", read("lookups"));
+    this.#total("freehold_engram_hits_total", "Of them those that were in memory", read("hits"));
+    this.#total("freehold_engram_rows_read_total", "Rows that were read from the files", read("rowsRead"));
+    this.#total("freehold_engram_batches_total", "Batches in which they were read", read("batches"));
+    this.#total("freehold_engram_read_bytes_total", "Bytes of them", read("readBytes"));
+    this.#gauge("freehold_engram_memory_bytes", "Memory of rows that are kept", read("memoryBytes"));
   }
 
   /** An engine has one drafter. Dashboards for vLLM ask for the totals alone. */

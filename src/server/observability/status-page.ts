@@ -13,8 +13,8 @@ form{margin:0 0 1rem}input{font:inherit;width:22rem;max-width:100%}p a{margin-ri
 const script = `
 const zh = navigator.language.toLowerCase().startsWith("zh");
 const words = zh
-  ? {model:"模型",device:"设备",running:"运行中",waiting:"排队",streams:"流",decode:"生成 词元/秒",prefill:"读入 词元/秒",hits:"缓存命中",cached:"免算词元",memory:"缓存内存",disk:"缓存磁盘",restarts:"引擎重启",ready:"就绪",sleeping:"休眠（下一个请求唤醒）",waking:"正在唤醒",notReady:"未就绪：",key:"API 密钥（admin:read）",gone:"服务器没有应答"}
-  : {model:"Model",device:"Device",running:"Running",waiting:"Waiting",streams:"Streams",decode:"Generated tokens/s",prefill:"Prompt tokens/s",hits:"Cache hits",cached:"Tokens not recomputed",memory:"Cache memory",disk:"Cache disk",restarts:"Engine restarts",ready:"ready",sleeping:"asleep until the next request",waking:"waking up",notReady:"not ready: ",key:"API key (admin:read)",gone:"The server does not answer"};
+  ? {model:"模型",device:"设备",running:"运行中",waiting:"排队",streams:"流",decode:"生成 词元/秒",prefill:"读入 词元/秒",hits:"缓存命中",cached:"免算词元",memory:"缓存内存",disk:"缓存磁盘",restarts:"引擎重启",ngrams:"N-gram 行命中",ngramRows:"读取的 N-gram 行",ready:"就绪",sleeping:"休眠（下一个请求唤醒）",waking:"正在唤醒",notReady:"未就绪：",key:"API 密钥（admin:read）",gone:"服务器没有应答"}
+  : {model:"Model",device:"Device",running:"Running",waiting:"Waiting",streams:"Streams",decode:"Generated tokens/s",prefill:"Prompt tokens/s",hits:"Cache hits",cached:"Tokens not recomputed",memory:"Cache memory",disk:"Cache disk",restarts:"Engine restarts",ngrams:"N-gram rows in memory",ngramRows:"N-gram rows read",ready:"ready",sleeping:"asleep until the next request",waking:"waking up",notReady:"not ready: ",key:"API key (admin:read)",gone:"The server does not answer"};
 document.documentElement.lang = zh ? "zh" : "en";
 const state = document.getElementById("state"), list = document.getElementById("list"), form = document.querySelector("form");
 form.elements.key.placeholder = words.key;
@@ -27,7 +27,8 @@ function fill(now) {
   const c = now.counters, cache = c.cache;
   const values = { model: now.model ?? "–", device: now.device ?? "–", running: now.running, waiting: now.waiting, streams: now.streams,
     decode: rate(now, (s) => s.counters.generatedTokens), prefill: rate(now, (s) => s.counters.promptTokens - s.counters.cachedTokens),
-    hits: percent(cache.hits, cache.lookups), cached: percent(c.cachedTokens, c.promptTokens), memory: bytes(cache.memoryBytes), disk: bytes(cache.diskBytes), restarts: now.engineRestarts };
+    hits: percent(cache.hits, cache.lookups), cached: percent(c.cachedTokens, c.promptTokens), memory: bytes(cache.memoryBytes), disk: bytes(cache.diskBytes), restarts: now.engineRestarts,
+    ...(c.engram ? { ngrams: percent(c.engram.hits, c.engram.lookups), ngramRows: c.engram.rowsRead } : {}) };
   list.replaceChildren(...Object.entries(values).map(([name, value]) => {
     const box = document.createElement("div"), dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = words[name]; dd.textContent = value; box.append(dt, dd); return box; }));

@@ -107,7 +107,11 @@ function bounds(config: ServeConfig): Pick<GatewayOptions, "http" | "body" | "ke
     keep: given({ retentionMs: config.answerRetentionMs, totalBytes: config.answerMemoryBytes }),
     ...(admin && { admin: { isTrusted: "path" in admin } }),
     http: given({ headersTimeoutMs, requestTimeoutMs, maxConnections }),
-    body: given({ bytes: config.maxBodyBytes, jsonValues: config.maxJsonValues }),
+    body: given({
+      bytes: config.maxBodyBytes,
+      jsonValues: config.maxJsonValues,
+      jsonParts: config.maxJsonParts,
+    }),
   };
 }
 

@@ -167,7 +167,8 @@ export class SleepingEngine implements HostedEngine {
 function restOf(status: EngineStatus): EngineStatus {
   const { counters } = status;
   const cache = { ...counters.cache, memoryBytes: 0 };
-  return { ...status, state: "sleeping", running: 0, waiting: 0, counters: { ...counters, cache } };
+  const engram = counters.engram && { engram: { ...counters.engram, memoryBytes: 0 } };
+  return { ...status, state: "sleeping", running: 0, waiting: 0, counters: { ...counters, cache, ...engram } };
 }
 
 /** What is a level, not a total: that of the present engine counts. */
@@ -178,7 +179,8 @@ function sum<T extends object>(past: T, now: T): T {
   const added = Object.entries(now).map(([name, value]) => {
     const before = past[name as keyof T];
     if (typeof value === "number" && !levels.has(name)) return [name, value + ((before as number | undefined) ?? 0)];
-    return [name, typeof value === "object" && value !== null ? sum(before as object, value as object) : value];
+    const isTotals = typeof value === "object" && value !== null;
+    return [name, isTotals ? sum((before as object | undefined) ?? {}, value as object) : value];
   });
   return Object.fromEntries(added) as T; // the same names
 }
