@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the conformance tests of the native kernels, what they ask of the system, and the server, as a Windows program under Wine.
-# Needs what scripts/install-tools.sh installs; Node for Windows comes from npm into node_modules/.cache.
+# Wine comes from Debian (500 MB), Node for Windows from npm into node_modules/.cache; too large for every run of CI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+bash scripts/install-tools.sh wine64
 version=$(node -p 'require("./package.json").devDependencies.node')
 cache="$PWD/node_modules/.cache/node-win-$version"
 if [ ! -x "$cache/application.exe" ]; then

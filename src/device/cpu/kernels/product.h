@@ -266,6 +266,93 @@ static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* 
   FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 }
 
+#if LANES >= 8
+enum { QUAD_BLOCKS = LANES / 4 };
+
+/* The dword sums of each 128-bit lane of four vectors: dword r of a lane is that of vector r's lane. */
+static inline __attribute__((always_inline)) vi sum_lanes(const vi a[4]) {
+  vi t[4];
+  transpose_quads(a[0], a[1], a[2], a[3], t);
+  return (t[0] + t[1]) + (t[2] + t[3]);
+}
+
+/* 4-bit codes times bytes of x, in whatever dwords of the same 128-bit lane: even elements are in low halves, odd ones in high. */
+static inline __attribute__((always_inline)) vi dot_fp4_rows(vi q, vi even, vi odd) {
+  const vi low = lookup_16(fp4_table, q & 0x0f0f0f0f), high = lookup_16(fp4_table, (q >> 4) & 0x0f0f0f0f);
+#if defined(__AVX512VNNI__)
+  return (vi)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), (__m512i)low, (__m512i)even), (__m512i)high, (__m512i)odd);
+#elif defined(__AVXVNNI__)
+  return (vi)_mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), (__m256i)low, (__m256i)even), (__m256i)high, (__m256i)odd);
+#else /* 2 * 2 * 24 * 127 < 2^15 */
+  const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)low, (__m256i)even), _mm256_maddubs_epi16((__m256i)high, (__m256i)odd));
+  return (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
+}
+
+/*
+ * FP4, whose scales lie apart: 16 bytes are a block, QUAD_BLOCKS of them a vector of one row, and what they add up to is turned so that a
+ * lane is a row. Scales of sixteen blocks are 16 bytes of each row; behind the last sixteen, some come twice.
+ */
+static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  typedef i8 Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, blocks = m->columns / BLOCK;
+  const i64 scale_stride = rows.stride ? m->scale_row_elements : 0;
+  const u8* ahead = m->ahead ? m->ahead : rows.at;
+  const i64 apart = m->ahead_rows * m->row_bytes;
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 sixteen = 0, b = 0; b < blocks; sixteen += 16) {
+    sixteen = min_i64(sixteen, blocks - 16);
+    u8 codes[4][TILE_VECTORS][4 * LANES] __attribute__((aligned(64))); /* four blocks, rows, a byte of each block */
+    FOR_VECTORS {
+      const i64 row = rows.first_row + (rows.stride ? v : 0);
+      vi t[4];
+      transpose_16_bytes(m->scales + row * m->scale_row_elements, scale_stride, 0, sixteen, t);
+      UNROLL for (int j = 0; j < 4; j++) store_vi(codes[j][v / LANES], t[j]);
+    }
+    for (; b < sixteen + 16; b += QUAD_BLOCKS) {
+      i8 halves[2][4 * LANES] __attribute__((aligned(64)));
+      UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
+        const i8* bytes = x->bytes + BLOCK * (block + (b + k) * together);
+        const Sixteen first = *(const Sixteen*)bytes, second = *(const Sixteen*)(bytes + 16);
+        *(Sixteen*)(halves[0] + 16 * k) = __builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        *(Sixteen*)(halves[1] + 16 * k) = __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      }
+      const vi even = load_vi(halves[0]), odd = load_vi(halves[1]);
+      vi four[4]; /* [rows 4g ...] lane: block */
+      _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
+        vi sums[4];
+        UNROLL for (int i = g * QUAD_BLOCKS; i < (g + 1) * QUAD_BLOCKS; i++)
+          __builtin_prefetch(ahead + i % STREAMS * apart + b * 16 * STREAMS + i / STREAMS * LINE, 0, 3);
+        UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
+        four[g] = sum_lanes(sums);
+      }
+      vi of_block[TILE_VECTORS][QUAD_BLOCKS];
+#if LANES == 16
+      const __m512i a = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0x44), c = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0xee);
+      const __m512i d = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0x44), e = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0xee);
+      of_block[0][0] = (vi)_mm512_shuffle_i32x4(a, d, 0x88), of_block[0][1] = (vi)_mm512_shuffle_i32x4(a, d, 0xdd);
+      of_block[0][2] = (vi)_mm512_shuffle_i32x4(c, e, 0x88), of_block[0][3] = (vi)_mm512_shuffle_i32x4(c, e, 0xdd);
+#else
+      UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
+        of_block[i][0] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x20);
+        of_block[i][1] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x31);
+      }
+#endif
+      UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
+        const i64 of_x = block + (b + k) * together, place = b + k - sixteen;
+        const i32* sums = x->sums + sums_of(x, of_x);
+        const vi zero = vi_of(-zero_point(FP4, BIAS_8) * (sums[0] + sums[together]));
+        FOR_VECTORS {
+          const vf scale = e8m0_half_to_vf((vi)((vu)load_vi(codes[place / 4][v / LANES]) >> 8 * (place % 4)) & 0xff, 1);
+          total[v / LANES] = fma_vf(vf_of_vi(of_block[v / LANES][k] + zero), scale * vf_of(x->scales[of_x]), total[v / LANES]);
+        }
+      }
+    }
+  }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+#else
 /* FP4, whose scales lie apart: those of sixteen blocks are 16 bytes of each row. Even elements are in low halves, odd ones in high. */
 static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
   typedef i8 Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
@@ -296,6 +383,7 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
   }
   FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 }
+#endif
 
 /* 0 where a panel is needed. */
 int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc) {
@@ -303,7 +391,7 @@ int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, flo
   if (m->format == Q8_0 && blocks % 2 == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
   else if (m->format == Q4_0 && blocks % 2 == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
   else if (m->format == MXFP4 && blocks % 4 == 0) stream_of_mxfp4(m, rows, x, acc);
-  else if (m->format == FP4 && blocks % 16 == 0 && !m->scale_is_f32) stream_of_fp4(m, rows, x, acc);
+  else if (m->format == FP4 && blocks % (LANES >= 8 ? 4 : 16) == 0 && blocks >= 16 && !m->scale_is_f32) stream_of_fp4(m, rows, x, acc);
   else return 0;
   return 1;
 }
@@ -366,60 +454,146 @@ static inline vf broadcast_quad(const float* at) {
 #endif
 }
 
-/* LANES columns of one row. */
-static inline __attribute__((always_inline)) vf columns_of_row(const i64 format, const u8* at) {
-  typedef u16 Halves __attribute__((vector_size(2 * LANES), aligned(1), may_alias));
-  if (format == F32) return load_vf(at);
-  if (format == BF16) return (vf)(__builtin_convertvector(*(const Halves*)at, vu) << 16);
+/* 16 bytes of QUAD_ROWS rows that are `stride` bytes apart. */
+static inline __attribute__((always_inline)) vi load_quad_rows(const u8* at, i64 stride) {
+#define ROW(i) _mm_loadu_si128((const void*)(at + (i) * stride))
 #if LANES == 16
-  return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const void*)at));
+  return (vi)_mm512_inserti32x4(_mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(ROW(0)), ROW(1), 1), ROW(2), 2), ROW(3), 3);
 #elif LANES == 8
-  return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const void*)at));
-#else
-  return f16_to_vf(__builtin_convertvector(*(const Halves*)at, vi));
-#endif
-}
-
-/* out[j] = columns 4 * j ... of QUAD_ROWS rows that are `stride` bytes apart. */
-static inline __attribute__((always_inline)) void quads_of(const i64 format, const u8* at, i64 stride, vf out[QUAD_ROWS]) {
-#if LANES == 16
-  const __m512 a = (__m512)columns_of_row(format, at), b = (__m512)columns_of_row(format, at + stride);
-  const __m512 c = (__m512)columns_of_row(format, at + 2 * stride), d = (__m512)columns_of_row(format, at + 3 * stride);
-  const __m512 ab_low = _mm512_shuffle_f32x4(a, b, 0x44), ab_high = _mm512_shuffle_f32x4(a, b, 0xee);
-  const __m512 cd_low = _mm512_shuffle_f32x4(c, d, 0x44), cd_high = _mm512_shuffle_f32x4(c, d, 0xee);
-  out[0] = (vf)_mm512_shuffle_f32x4(ab_low, cd_low, 0x88);
-  out[1] = (vf)_mm512_shuffle_f32x4(ab_low, cd_low, 0xdd);
-  out[2] = (vf)_mm512_shuffle_f32x4(ab_high, cd_high, 0x88);
-  out[3] = (vf)_mm512_shuffle_f32x4(ab_high, cd_high, 0xdd);
-#elif LANES == 8
-  const __m256 a = (__m256)columns_of_row(format, at), b = (__m256)columns_of_row(format, at + stride);
-  out[0] = (vf)_mm256_permute2f128_ps(a, b, 0x20);
-  out[1] = (vf)_mm256_permute2f128_ps(a, b, 0x31);
+  return (vi)_mm256_inserti128_si256(_mm256_castsi128_si256(ROW(0)), ROW(1), 1);
 #else
   (void)stride;
-  out[0] = columns_of_row(format, at);
+  return load_vi(at);
+#endif
+#undef ROW
+}
+
+/* The eight words of each 128-bit lane, four a vector: in the upper halves of dwords. */
+static inline void words_to_dwords(vi words, vi out[2]) {
+#if LANES == 16
+  out[0] = (vi)_mm512_unpacklo_epi16(_mm512_setzero_si512(), (__m512i)words);
+  out[1] = (vi)_mm512_unpackhi_epi16(_mm512_setzero_si512(), (__m512i)words);
+#elif LANES == 8
+  out[0] = (vi)_mm256_unpacklo_epi16(_mm256_setzero_si256(), (__m256i)words);
+  out[1] = (vi)_mm256_unpackhi_epi16(_mm256_setzero_si256(), (__m256i)words);
+#else
+  typedef u16 Words __attribute__((vector_size(16)));
+  out[0] = (vi)__builtin_shufflevector((Words){}, (Words)words, 0, 8, 1, 9, 2, 10, 3, 11);
+  out[1] = (vi)__builtin_shufflevector((Words){}, (Words)words, 4, 12, 5, 13, 6, 14, 7, 15);
 #endif
 }
 
-/* acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. */
-static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
-                                                                   const float* x, float* acc) {
-  const int bytes = bytes_of_number(format);
-  FOR_VECTORS {
+#if LANES >= 8
+/*
+ * 16 codes of E4M3 of each row as numbers divided by 2^8, NaN as if it were one: a code moved to the upper half of 16 bits, less its
+ * sign one bit down, is that number in half precision. The halves go through memory: converting those in a register is a shuffle more.
+ */
+static inline __attribute__((always_inline)) void quads_of_fp8(vi raw, vf out[4]) {
+  u16 halves[4][LANES] __attribute__((aligned(64)));
+#if LANES == 16
+  const __m512i order = _mm512_setr_epi32(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15), zero = _mm512_setzero_si512();
+  const __m512i codes = _mm512_permutexvar_epi32(order, (__m512i)raw), mask = _mm512_set1_epi16((short)0xbfff);
+  _mm512_store_si512(halves[0], _mm512_and_si512(_mm512_srai_epi16(_mm512_unpacklo_epi8(zero, codes), 1), mask));
+  _mm512_store_si512(halves[2], _mm512_and_si512(_mm512_srai_epi16(_mm512_unpackhi_epi8(zero, codes), 1), mask));
+  __asm__("" : "+m"(halves)); /* else the compiler leaves memory out */
+  UNROLL for (int j = 0; j < 4; j++) out[j] = (vf)_mm512_cvtph_ps(_mm256_load_si256((const void*)halves[j]));
+#else
+  const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7), zero = _mm256_setzero_si256();
+  const __m256i codes = _mm256_permutevar8x32_epi32((__m256i)raw, order), mask = _mm256_set1_epi16((short)0xbfff);
+  _mm256_store_si256((void*)halves[0], _mm256_and_si256(_mm256_srai_epi16(_mm256_unpacklo_epi8(zero, codes), 1), mask));
+  _mm256_store_si256((void*)halves[2], _mm256_and_si256(_mm256_srai_epi16(_mm256_unpackhi_epi8(zero, codes), 1), mask));
+  __asm__("" : "+m"(halves));
+  UNROLL for (int j = 0; j < 4; j++) out[j] = (vf)_mm256_cvtph_ps(_mm_load_si128((const void*)halves[j]));
+#endif
+}
+#else
+static inline void quads_of_fp8(vi raw, vf out[4]) { (void)raw, (void)out; } /* a panel is made here */
+#endif
+
+/* The greater of each unsigned byte. */
+static inline vi greatest_bytes(vi a, vi b) {
+  typedef u8 Bytes __attribute__((vector_size(4 * LANES)));
+  return (vi)__builtin_elementwise_max((Bytes)a, (Bytes)b);
+}
+/* Whether any byte has this value. */
+static inline int has_byte(vi x, u8 value) {
+  typedef i8 Bytes __attribute__((vector_size(4 * LANES)));
+  return __builtin_reduce_or((vi)((Bytes)x == (i8)value)) != 0;
+}
+
+/* out[j] = columns 4 * j ... of QUAD_ROWS rows, of which `raw` has 16 bytes each; as many as are in them. */
+static inline __attribute__((always_inline)) void quads_of(const i64 format, vi raw, vf out[4]) {
+  vi words[2];
+  switch (format) {
+    case F32: out[0] = (vf)raw; return;
+    case BF16:
+      words_to_dwords(raw, words);
+      UNROLL for (int j = 0; j < 2; j++) out[j] = (vf)words[j];
+      return;
+    case F16: {
+#if LANES == 16
+      const __m512i halves = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), (__m512i)raw);
+      out[0] = (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+      out[1] = (vf)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+#elif LANES == 8
+      const __m256i halves = _mm256_permute4x64_epi64((__m256i)raw, 0xd8);
+      out[0] = (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+      out[1] = (vf)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+#else
+      words_to_dwords(raw, words);
+      UNROLL for (int j = 0; j < 2; j++) out[j] = f16_to_vf((vi)((vu)words[j] >> 16));
+#endif
+      return;
+    }
+    default: quads_of_fp8(raw, out);
+  }
+}
+
+/* sum[i] += a line of QUAD_ROWS rows that are `stride` bytes apart times x, for `groups` of them, the next one `next` bytes on. */
+static inline __attribute__((always_inline)) void add_line(const i64 format, const int groups, const u8* at, i64 next, i64 stride, const float* x, vf* sum,
+                                                           vi* greatest) {
+  const int each = 16 / bytes_of_number(format);
+  _Pragma("clang loop unroll(disable)") for (int part = 0; part < LINE / 16; part++)
+    UNROLL for (int i = 0; i < groups; i++) {
+      vf w[4];
+      const vi raw = load_quad_rows(at + i * next + 16 * part, stride);
+      quads_of(format, raw, w);
+      if (format == FP8) *greatest = greatest_bytes(*greatest, raw & 0x7f7f7f7f);
+      UNROLL for (int j = 0; j < each / 4; j++) sum[i] = fma_vf(w[j], broadcast_quad(x + each * part + 4 * j), sum[i]);
+    }
+}
+
+/* Rows of a vector that are multiplied in turn: eight rows, so that lines fit the cache where rows are a power of two apart. */
+enum { GROUPS = LANES == 16 ? 2 : 4 };
+
+/*
+ * acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. A line of
+ * these rows is used up before that of others. 0 where a code was NaN.
+ */
+static inline __attribute__((always_inline)) int stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
+                                                                  const float* x, float* acc) {
+  const int bytes = bytes_of_number(format), columns = LINE / bytes;
+  const u8* ahead = (m->ahead ? m->ahead : rows.at) + STREAMS * first * bytes; /* something in any case: no branch between products */
+  const i64 apart = m->ahead_rows * m->row_bytes;
+  vi greatest = vi_of(0);
+  vf result[TILE_VECTORS];
+  FOR_EACH_VECTOR {
     const u8* at = rows.at + v * rows.stride + first * bytes;
     vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
     vi s[4];
-    for (i64 c = 0; c < count; c += LANES) {
-      fetch_ahead(m, (first + c) / LANES * TILE_VECTORS + v / LANES, LANES * LANES * bytes);
-      UNROLL for (int row = 0; row < 4; row++) {
-        vf w[QUAD_ROWS];
-        quads_of(format, at + row * rows.stride + c * bytes, 4 * rows.stride, w);
-        UNROLL for (int j = 0; j < QUAD_ROWS; j++) sum[row] = fma_vf(w[j], broadcast_quad(x + c + 4 * j), sum[row]);
+    for (i64 c = 0; c < count; c += columns)
+      UNROLL for (int row = 0; row < 4; row += GROUPS) {
+        UNROLL for (int i = row * QUAD_ROWS; i < (row + GROUPS) * QUAD_ROWS; i++)
+          __builtin_prefetch(ahead + i % STREAMS * apart + STREAMS * c * bytes + v * LINE / STREAMS + i / STREAMS * LINE, 0, 3);
+        add_line(format, GROUPS, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x + c, sum + row, &greatest);
+        __asm__ volatile("" ::: "memory"); /* else the compiler loads the lines of other rows first, and spills */
       }
-    }
     transpose_quads((vi)sum[0], (vi)sum[1], (vi)sum[2], (vi)sum[3], s);
-    store_vf(acc + v, load_vf(acc + v) + (((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3])));
+    result[v / LANES] = ((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3]);
   }
+  if (format == FP8 && has_byte(greatest, 0x7f)) return 0;
+  FOR_VECTORS store_vf(acc + v, load_vf(acc + v) + result[v / LANES]);
+  return 1;
 }
 
 /* Four rows alone, for matrices of so few rows that tiles cannot be shared out evenly: y[r] = row r . x, summed as everywhere. */
@@ -430,18 +604,14 @@ static inline __attribute__((always_inline)) void four_rows_of_format(const i64 
     const i64 end = min_i64(first + STRETCH, m->columns);
     vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
     float lane[4][4];
-    for (i64 c = first; c < end; c += LANES)
-      UNROLL for (int i = 0; i < vectors; i++) {
-        vf w[QUAD_ROWS];
-        quads_of(format, at + i * QUAD_ROWS * m->row_bytes + c * bytes, m->row_bytes, w);
-        UNROLL for (int j = 0; j < QUAD_ROWS; j++) sum[i] = fma_vf(w[j], broadcast_quad(x + c + 4 * j), sum[i]);
-      }
+    for (i64 c = first; c < end; c += LINE / bytes)
+      UNROLL for (int i = 0; i < vectors; i++) add_line(format, 1, at + i * QUAD_ROWS * m->row_bytes + c * bytes, 0, m->row_bytes, x + c, sum + i, 0);
     for (int i = 0; i < vectors; i++) store_vf(lane[i * QUAD_ROWS], sum[i]);
     for (int r = 0; r < 4; r++) y[r] += (lane[r][0] + lane[r][1]) + (lane[r][2] + lane[r][3]);
   }
 }
 
-static inline int fits_four_rows(const Matrix* m) { return (m->format == F32 || m->format == F16 || m->format == BF16) && m->columns % LANES == 0; }
+static inline int fits_four_rows(const Matrix* m) { return (m->format == F32 || m->format == F16 || m->format == BF16) && m->row_bytes % LINE == 0; }
 
 static NEVER_INLINE void product_of_four_rows(const Matrix* m, i64 row, const float* x, float* y) {
   const u8* at = m->data + row * m->row_bytes;
@@ -454,93 +624,39 @@ static NEVER_INLINE void product_of_four_rows(const Matrix* m, i64 row, const fl
 
 #if LANES >= 8
 /*
- * FP8: sixteen columns of QUAD_ROWS rows are loaded at once and put in the order in which a code moved to the upper half of 16 bits,
- * less its sign one bit down, is the same number in half precision divided by 2^8, for which the scale makes up. 0 where that does
- * not hold: for NaN, and for scales that have no such multiple.
+ * FP8: codes are multiplied as they are, and x with the scale that the tile's rows share and with 2^8 that codes are short of. Both are
+ * powers of two, so that no product changes. 0 where that is not so, and for NaN.
  */
 static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, const float* x, float* acc) {
-  if (m->block_columns % 16 || count % 16) return 0;
-  vf result[TILE_VECTORS];
-  FOR_VECTORS {
-    const u8* at = rows.at + v * rows.stride + first;
-    vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
-    vi s[4];
-#if LANES == 16
-    const __m512i order = _mm512_setr_epi32(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15), zero = _mm512_setzero_si512();
-    __mmask64 nan = 0;
-#else
-    const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7), zero = _mm256_setzero_si256();
-    __m256i nan = zero;
-#endif
-    i64 row_scales[LANES]; /* where those of each row begin; rows of a tile may lie in different blocks */
-    for (int r = 0; r < LANES; r++) row_scales[r] = (rows.first_row + (rows.stride ? v + r : 0)) / m->block_rows * m->scale_row_elements;
-    const int is_one_block = row_scales[0] == row_scales[LANES - 1];
-    for (i64 k = 0; k < count;) { /* stretches of one scale */
-      const i64 block = (first + k) / m->block_columns, end = min_i64(count, (block + 1) * m->block_columns - first);
-      vf scale[4];
-      for (int r = 0; r < LANES; r++) {
-        const i64 element = row_scales[r] + block;
-        const float of_row = 256 * (m->scale_is_f32 ? ((const f32_at*)m->scales)[element] : e8m0_to_f32(m->scales[element]));
-        if (!(of_row < __builtin_inff() && of_row > -__builtin_inff())) return 0;
-        if (is_one_block) {
-          UNROLL for (int row = 0; row < 4; row++) scale[row] = vf_of(of_row);
-          break;
-        }
-        UNROLL for (int i = 0; i < 4; i++) scale[r % 4][r / 4 * 4 + i] = of_row;
-      }
-      for (; k < end; k += 16) {
-        fetch_ahead(m, (first + k) / 16 * TILE_VECTORS + v / LANES, LANES * 16);
-        UNROLL for (int row = 0; row < 4; row++) {
-          vf w[4];
-#define CODES(i) _mm_loadu_si128((const void*)(at + (row + 4 * (i)) * rows.stride + k))
-#if LANES == 16
-          const __m512i loaded = _mm512_inserti32x4(
-              _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(CODES(0)), CODES(1), 1), CODES(2), 2), CODES(3), 3);
-          const __m512i codes = _mm512_permutexvar_epi32(order, loaded), magnitude = _mm512_set1_epi8(0x7f);
-          nan |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(codes, magnitude), magnitude);
-          UNROLL for (int half = 0; half < 2; half++) {
-            const __m512i moved = half ? _mm512_unpackhi_epi8(zero, codes) : _mm512_unpacklo_epi8(zero, codes);
-            const __m512i halves = _mm512_and_si512(_mm512_srai_epi16(moved, 1), _mm512_set1_epi16((short)0xbfff));
-            w[2 * half] = (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
-            w[2 * half + 1] = (vf)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
-          }
-#else
-          const __m256i codes = _mm256_permutevar8x32_epi32(_mm256_inserti128_si256(_mm256_castsi128_si256(CODES(0)), CODES(1), 1), order);
-          const __m256i magnitude = _mm256_set1_epi8(0x7f);
-          nan = _mm256_or_si256(nan, _mm256_cmpeq_epi8(_mm256_and_si256(codes, magnitude), magnitude));
-          UNROLL for (int half = 0; half < 2; half++) {
-            const __m256i moved = half ? _mm256_unpackhi_epi8(zero, codes) : _mm256_unpacklo_epi8(zero, codes);
-            const __m256i halves = _mm256_and_si256(_mm256_srai_epi16(moved, 1), _mm256_set1_epi16((short)0xbfff));
-            w[2 * half] = (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
-            w[2 * half + 1] = (vf)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
-          }
-#endif
-#undef CODES
-          UNROLL for (int j = 0; j < 4; j++) sum[row] = fma_vf(w[j] * scale[row], broadcast_quad(x + k + 4 * j), sum[row]);
-        }
-      }
+  float scaled[STRETCH] __attribute__((aligned(64)));
+  const i64 last_row = rows.first_row + (rows.stride ? TILE - 1 : 0), block_row = rows.first_row / m->block_rows;
+  if (m->block_columns % LANES || block_row != last_row / m->block_rows) return 0;
+  vi is_exact = vi_of(-1);
+  for (i64 k = 0; k < count;) { /* stretches of one scale */
+    const i64 block = (first + k) / m->block_columns, end = min_i64(count, (block + 1) * m->block_columns - first);
+    const i64 element = block_row * m->scale_row_elements + block;
+    const u32 bits = (m->scale_is_f32 ? f32_to_bits(((const f32_at*)m->scales)[element]) : (u32)m->scales[element] << 23) + (8 << 23);
+    if (bits - (9 << 23) > 236u << 23 || bits & 0x7fffff) return 0; /* a power of two that has an inverse, and whose products are finite */
+    const vf scale = vf_of(bits_to_f32(bits)), inverse = vf_of(bits_to_f32((254u << 23) - bits));
+    for (; k < end; k += LANES) {
+      const vf value = load_vf(x + k), product = value * scale;
+      store_vf(scaled + k, product);
+      is_exact &= (vi)(product * inverse == value); /* neither too large, nor so small that bits are lost, nor NaN */
     }
-#if LANES == 16
-    if (nan) return 0;
-#else
-    if (_mm256_movemask_epi8(nan)) return 0;
-#endif
-    transpose_quads((vi)sum[0], (vi)sum[1], (vi)sum[2], (vi)sum[3], s);
-    result[v / LANES] = ((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3]);
   }
-  FOR_VECTORS store_vf(acc + v, load_vf(acc + v) + result[v / LANES]);
-  return 1;
+  if (__builtin_reduce_and(is_exact) == 0) return 0;
+  return stream_of_format(FP8, m, rows, first, count, scaled, acc);
 }
 #endif
 
 /* 0 where a panel is needed. */
 static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, float* acc) {
   const float* at = floats_of(x, 0) + first;
-  if (count % LANES) return 0;
+  if (count * bytes_of_number(m->format) % LINE) return 0;
   switch (m->format) {
-    case F32: stream_of_format(F32, m, rows, first, count, at, acc); return 1;
-    case F16: stream_of_format(F16, m, rows, first, count, at, acc); return 1;
-    case BF16: stream_of_format(BF16, m, rows, first, count, at, acc); return 1;
+    case F32: return stream_of_format(F32, m, rows, first, count, at, acc);
+    case F16: return stream_of_format(F16, m, rows, first, count, at, acc);
+    case BF16: return stream_of_format(BF16, m, rows, first, count, at, acc);
 #if LANES >= 8
     case FP8: return stream_fp8(m, rows, first, count, at, acc);
 #endif
