@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the conformance tests of the native kernels, what they ask of the system, and the server, as a Windows program under Wine.
-# Wine comes from Debian (500 MB), Node for Windows from npm into node_modules/.cache; too large for every run of CI.
+# Wine comes from Debian (650 MB), Node for Windows from npm into node_modules/.cache; too large for every run of CI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/install-tools.sh wine64
