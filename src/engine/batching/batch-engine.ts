@@ -4,15 +4,14 @@
  * which part of it was cached. All of it runs in this process; device threads compute meanwhile.
  */
 import { yieldToEventLoop } from "../../device/event-loop.ts";
-import { DeviceError, FreeholdError, RequestError } from "../../errors.ts";
-import { modelParameters } from "../../model/parameters.ts";
+import { FreeholdError, RequestError } from "../../errors.ts";
 import { sequenceBytes } from "../cache/sequence-bytes.ts";
 import type { Drafting } from "../drafting/drafting.ts";
-import { parameterCounts } from "../memory-need.ts";
 import type { Model } from "../model.ts";
-import type { Append, Sequence } from "../model-runner.ts";
+import type { Sequence } from "../model-runner.ts";
 import { Answer, type Finish } from "./answer.ts";
 import { checkRequest } from "./check-request.ts";
+import { engineInfo } from "./engine-info.ts";
 import {
   type EngineCounters,
   EngineError,
@@ -22,15 +21,17 @@ import {
   type EnginePort,
   type EngineRequest,
   type EngineStatus,
-  type EngramCounters,
   type RequestImage,
 } from "./engine-port.ts";
+import { EngineTotals, engramCounters } from "./engine-totals.ts";
+import { failureOf, isFatal } from "./failures.ts";
 import { Pacer } from "./pacer.ts";
 import { prefixBlocks } from "./prefix-blocks.ts";
 import { RunningStep } from "./running-step.ts";
 import { Scheduler } from "./scheduler.ts";
 import { type PlannedPart, type SchedulerOptions, type StepPlan, schedulerDefaults } from "./scheduler-types.ts";
 import type { SequenceCachePort } from "./sequence-cache-port.ts";
+import { computeStep, type Result, type Work } from "./step-work.ts";
 import { TracedScheduler } from "./trace.ts";
 
 export interface BatchEngineOptions {
@@ -51,16 +52,6 @@ export interface BatchEngineOptions {
 /** Logits of prompts that a step may hold: 64 MB of them. */
 const mostPromptLogits = 16 << 20;
 
-/** A request's part in a step. */
-interface Work {
-  readonly answer: Answer;
-  readonly append: Append;
-  readonly draft: readonly number[];
-  readonly remember: boolean;
-}
-
-type Result = { readonly rows: readonly Float32Array[] } | { readonly error: unknown };
-
 export class BatchEngine implements EnginePort {
   readonly info: EngineInfo;
   readonly #model: Model;
@@ -72,14 +63,7 @@ export class BatchEngine implements EnginePort {
   readonly #byId = new Map<string, Answer>();
   readonly #bySerial = new Map<string, Answer>();
   readonly #pacer = new Pacer();
-  readonly #totals: Totals = {
-    promptTokens: 0,
-    cachedTokens: 0,
-    generatedTokens: 0,
-    drafts: 0,
-    draftedTokens: 0,
-    acceptedTokens: 0,
-  };
+  readonly #totals = new EngineTotals();
   #serials = 0;
   #state: EngineStatus["state"] = "ready";
   #steps = 0;
@@ -98,7 +82,7 @@ export class BatchEngine implements EnginePort {
     this.#model = model;
     this.#cache = cache;
     this.#drafting = options.drafting ?? model.drafting;
-    this.info = engineInfo(model, this.#drafting, options);
+    this.info = engineInfo(model, { ...options, drafter: this.#drafting.kind });
     this.#maxRequests = options.maxRequests ?? 10_000;
     const settings: SchedulerOptions = {
       ...schedulerDefaults,
@@ -174,11 +158,9 @@ export class BatchEngine implements EnginePort {
   }
 
   #counters(): EngineCounters {
-    const totals = { ...this.#totals };
-    for (const answer of this.#byId.values()) addUsage(totals, answer);
     const engram = engramCounters(this.#model);
     return {
-      ...totals,
+      ...this.#totals.with(this.#byId.values()),
       preemptions: this.#preemptions,
       stepSeconds: this.#stepSeconds,
       cache: this.#cache.counters,
@@ -303,7 +285,7 @@ export class BatchEngine implements EnginePort {
     this.#isStepping = true;
     this.#cache.leaveRoom?.(this.#scheduler.runningBytes);
     this.#running = new RunningStep(work, this.#owesStep);
-    const results = await this.#compute(work, this.#running.signal);
+    const results = await computeStep(this.#model.runner, work, this.#running.signal);
     this.#running = undefined;
     const milliseconds = performance.now() - started;
     this.#stepSeconds += milliseconds / 1000;
@@ -344,30 +326,6 @@ export class BatchEngine implements EnginePort {
     const outputs = answer.outputsOf(tokens, draft.length);
     const append = { sequence, tokenIds: [...known, ...draft], outputs, upcoming };
     return { answer, append, draft, remember };
-  }
-
-  /** One step for all. If it fails, each request by itself: the one that makes steps fail fails alone. */
-  async #compute(work: readonly Work[], signal: AbortSignal): Promise<Result[] | "stopped"> {
-    try {
-      const appends = work.map(({ append }) => append);
-      const rows = await this.#model.runner.step(appends, signal);
-      return rows.map((ofOne) => ({ rows: ofOne }));
-    } catch (error) {
-      if (signal.aborted && error === signal.reason) return "stopped";
-      if (isFatal(error) || work.length === 1) return work.map(() => ({ error }));
-    }
-    const results: Result[] = [];
-    for (const { append } of work) results.push(await this.#computeAlone(append));
-    return results;
-  }
-
-  async #computeAlone(append: Append): Promise<Result> {
-    try {
-      const [rows] = await this.#model.runner.step([append]);
-      return { rows: rows! };
-    } catch (error) {
-      return { error };
-    }
   }
 
   async #take({ answer, draft, remember }: Work, result: Result): Promise<void> {
@@ -442,7 +400,7 @@ export class BatchEngine implements EnginePort {
   }
 
   #forget(answer: Answer): void {
-    addUsage(this.#totals, answer);
+    this.#totals.ended(answer);
     answer.release();
     this.#byId.delete(answer.request.id);
     this.#bySerial.delete(answer.serial);
@@ -470,71 +428,6 @@ function windBackToKept({ sequence, keptTokens, request }: Answer): boolean {
   if (!sequence.cache.canRewindTo(length)) return false;
   sequence.rewind(sequence.length - length);
   return true;
-}
-
-type Totals = Record<
-  "promptTokens" | "cachedTokens" | "generatedTokens" | "drafts" | "draftedTokens" | "acceptedTokens",
-  number
->;
-
-/** What this engine did for a request; one that never started counts for nothing. */
-function addUsage(totals: Totals, answer: Answer): void {
-  if (!answer.hasStarted) return;
-  const { promptTokens, cachedTokens, generatedTokens, draftedTokens, acceptedTokens } = answer.usage(0);
-  totals.promptTokens += promptTokens;
-  totals.cachedTokens += cachedTokens;
-  totals.generatedTokens += generatedTokens - answer.request.generated.length;
-  totals.drafts += answer.draftCount;
-  totals.draftedTokens += draftedTokens;
-  totals.acceptedTokens += acceptedTokens;
-}
-
-function engramCounters({ runner: { engram } }: Model): EngramCounters | undefined {
-  if (engram === undefined) return undefined;
-  const { lookups, hits, rowsRead, batches, readBytes } = engram.counters;
-  return { lookups, hits, rowsRead, batches, readBytes, memoryBytes: engram.memoryBytes };
-}
-
-function engineInfo(
-  model: Model,
-  drafting: Drafting,
-  { loadSeconds = 0, maxImages = 100 }: BatchEngineOptions,
-): EngineInfo {
-  const { config, defaults, device, images } = model;
-  const { eosTokenIds, ...sampling } = defaults;
-  return {
-    name: model.name,
-    vocabSize: config.vocabSize,
-    contextLength: model.contextLength,
-    bosTokenId: config.bosTokenId,
-    eosTokenIds: [...new Set([...config.eosTokenIds, ...eosTokenIds])],
-    addsBeginOfSequence: model.addsBeginOfSequence,
-    defaults: sampling,
-    device: device.name,
-    kernels: device.kernels,
-    threads: device.threads,
-    drafter: drafting.kind,
-    parameters: parameterCounts(modelParameters(config), config).total,
-    loadSeconds,
-    ...(images === undefined
-      ? {}
-      : { images: { most: maxImages, maxBytes: images.maxBytes, tokenId: images.config.imageTokenId } }),
-  };
-}
-
-/** The process that computes is gone. */
-function isFatal(error: unknown): boolean {
-  return error instanceof DeviceError && error.code === "device-process";
-}
-
-function failureOf(error: unknown): EngineFailure {
-  if (!(error instanceof FreeholdError)) {
-    const message = error instanceof Error ? error.message : String(error);
-    return { code: "engine_error", message: `The engine failed: ${message}`, isRetryable: false };
-  }
-  const { code, message, hint } = error;
-  const isRetryable = code === "overloaded" || code === "draining" || code === "dead" || code === "image-lost";
-  return { code, message, isRetryable, ...(hint === undefined ? {} : { hint }) };
 }
 
 function wallClock(): number {

@@ -1,0 +1,51 @@
+/** What an engine did since its start: the requests that ended, and what those that run have so far. */
+import type { Model } from "../model.ts";
+import type { Answer } from "./answer.ts";
+import type { EngineCounters, EngramCounters } from "./engine-port.ts";
+
+type Totals = Pick<
+  EngineCounters,
+  "promptTokens" | "cachedTokens" | "generatedTokens" | "drafts" | "draftedTokens" | "acceptedTokens"
+>;
+
+const nothing: Totals = {
+  promptTokens: 0,
+  cachedTokens: 0,
+  generatedTokens: 0,
+  drafts: 0,
+  draftedTokens: 0,
+  acceptedTokens: 0,
+};
+
+export class EngineTotals {
+  #ended = nothing;
+
+  ended(answer: Answer): void {
+    this.#ended = withAnswer(this.#ended, answer);
+  }
+
+  with(running: Iterable<Answer>): Totals {
+    return [...running].reduce(withAnswer, this.#ended);
+  }
+}
+
+/** What this engine did for a request; one that never started counts for nothing. */
+function withAnswer(totals: Totals, answer: Answer): Totals {
+  if (!answer.hasStarted) return totals;
+  const { promptTokens, cachedTokens, generatedTokens, draftedTokens, acceptedTokens } = answer.usage(0);
+  return {
+    promptTokens: totals.promptTokens + promptTokens,
+    cachedTokens: totals.cachedTokens + cachedTokens,
+    generatedTokens: totals.generatedTokens + generatedTokens - answer.request.generated.length,
+    drafts: totals.drafts + answer.draftCount,
+    draftedTokens: totals.draftedTokens + draftedTokens,
+    acceptedTokens: totals.acceptedTokens + acceptedTokens,
+  };
+}
+
+/** Undefined for a model without an n-gram memory. */
+export function engramCounters({ runner: { engram } }: Model): EngramCounters | undefined {
+  if (engram === undefined) return undefined;
+  const { lookups, hits, rowsRead, batches, readBytes } = engram.counters;
+  return { lookups, hits, rowsRead, batches, readBytes, memoryBytes: engram.memoryBytes };
+}
