@@ -12,6 +12,8 @@ export interface ImageHeader {
   readonly width: number;
   readonly height: number;
   readonly orientation: Orientation;
+  /** False where the file surely lacks some of its pixels. Decoders would find out with memory for all of them. */
+  readonly isWhole: boolean;
   /** JPEG: 1 grey, 3 colour, 4 CMYK. */
   readonly components?: number;
 }

@@ -6,6 +6,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { MediaError } from "../errors.ts";
+import { truncated } from "./byte-view.ts";
 import { bytesOfDataUrl, tooManyBytes } from "./data-url.ts";
 import { type DecodeFailure, outOfMemory } from "./decode-failure.ts";
 import type { DecodedImage, DecodeJob } from "./decode-job.ts";
@@ -71,6 +72,7 @@ export class ImageReader {
       ? [header.height, header.width]
       : [header.width, header.height];
     this.#requireSize(width, height);
+    if (!header.isWhole) throw truncated();
     const job = { bytes, header, fit: fit?.(width, height), memoryBytes };
     const result = this.#last.then(() => this.#decode(job, signal));
     this.#last = result.catch(() => {}); // the next one waits for this one, whatever became of it

@@ -1,5 +1,6 @@
 /**
- * What a JPEG says about itself before its pixels (ITU T.81): size, number of components, and orientation from its EXIF block.
+ * What a JPEG says about itself before its pixels (ITU T.81): size, number of components, orientation from its EXIF block, and whether
+ * the rest of the file has an end and can hold so many pixels: decoders fill up with grey what is missing, however much that is.
  * Markers are walked through as libjpeg does, so that the size is the one it will decode.
  */
 import { ByteView, damaged, truncated, unsupported } from "./byte-view.ts";
@@ -22,13 +23,28 @@ export function readJpegHeader(bytes: Uint8Array): ImageHeader {
     if (marker === 0xd9 || marker === 0xda) throw damaged("its pixels begin before its size is known");
     const length = view.u16(at);
     if (length < 2) throw damaged("a segment has no length");
-    if (isFrame(marker)) return { ...readFrame(view, marker, at), orientation };
+    if (isFrame(marker)) {
+      const frame = readFrame(view, marker, at);
+      return { ...frame, orientation, isWhole: canHold(bytes.subarray(at + length), frame.width * frame.height) };
+    }
     if (marker === 0xe1 && latin1(bytes, at + 2, at + 8) === "Exif\0\0") {
       orientation = exifOrientation(bytes.subarray(at + 2, at + length));
     }
     at += length;
   }
   throw damaged(`more than ${mostSegments} segments before its size`);
+}
+
+/** A block of 64 pixels takes a code of at least one bit; behind all of them stands EOI. */
+function canHold(rest: Uint8Array, pixels: number): boolean {
+  return rest.length * 8 >= Math.floor(pixels / 64) && hasEnd(rest);
+}
+
+/** From behind, where the end is in nearly all files. */
+function hasEnd(bytes: Uint8Array): boolean {
+  for (let at = bytes.lastIndexOf(0xd9); at > 0; at = bytes.lastIndexOf(0xd9, at - 1))
+    if (bytes[at - 1] === 0xff) return true;
+  return false;
 }
 
 /** SOF0 to SOF15; DHT, JPG and DAC have numbers among them. */

@@ -1,24 +1,41 @@
-/** What a PNG says about itself before its pixels (W3C PNG, third edition): size, and orientation from an eXIf chunk. */
+/**
+ * What a PNG says about itself before its pixels (W3C PNG, third edition): size, orientation from an eXIf chunk, and whether its
+ * compressed bytes are all there and can hold so many pixels.
+ */
 import { ByteView, damaged } from "./byte-view.ts";
-import { exifOrientation } from "./exif-orientation.ts";
+import { exifOrientation, type Orientation } from "./exif-orientation.ts";
 import type { ImageHeader } from "./image-header.ts";
 import { latin1 } from "./image-kind.ts";
 
-/** Chunks that are looked at for eXIf; files have tens. */
+/** Chunks of a file; those of 32 MiB in pieces of 8 KiB are 4,096. */
 const mostChunks = 65_536;
+/** Deflate (RFC 1951) gives at most 258 bytes for two bits. */
+const mostInflation = 1032;
+/** Samples of a pixel by colour type. */
+const samples: Readonly<Record<number, number>> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
 
 export function readPngHeader(bytes: Uint8Array): ImageHeader {
   const view = new ByteView(bytes);
   if (view.u32(8) !== 13 || latin1(bytes, 12, 16) !== "IHDR") throw damaged("its first chunk is not IHDR");
-  return { kind: "png", width: view.u32(16), height: view.u32(20), orientation: orientationOf(view) };
+  const [width, height, bits, colour] = [view.u32(16), view.u32(20), view.u8(24), view.u8(25)];
+  const { orientation, pixelBytes } = walkChunks(view);
+  const leastBytes = (width * height * bits * (samples[colour] ?? 1)) / 8;
+  return { kind: "png", width, height, orientation, isWhole: pixelBytes * mostInflation >= leastBytes };
 }
 
-function orientationOf(view: ByteView) {
-  for (let at = 8, chunk = 0; at + 12 <= view.length && chunk < mostChunks; chunk++) {
+/** Bytes of all IDAT chunks, none where one ends behind the file, and the orientation. */
+function walkChunks(view: ByteView): { orientation: Orientation; pixelBytes: number } {
+  let orientation: Orientation | undefined;
+  let pixelBytes = 0;
+  for (let at = 8, chunk = 0; at + 12 <= view.length; chunk++) {
+    if (chunk === mostChunks) throw damaged(`more than ${mostChunks} chunks`);
     const length = view.u32(at);
     const type = latin1(view.bytes, at + 4, at + 8);
-    if (type === "eXIf") return exifOrientation(view.bytes.subarray(at + 8, at + 8 + length));
+    if (type === "IEND") break;
+    if (at + 12 + length > view.length) return { orientation: orientation ?? 1, pixelBytes: 0 };
+    if (type === "IDAT") pixelBytes += length;
+    if (type === "eXIf") orientation ??= exifOrientation(view.bytes.subarray(at + 8, at + 8 + length));
     at += length + 12;
   }
-  return 1;
+  return { orientation: orientation ?? 1, pixelBytes };
 }

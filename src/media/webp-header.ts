@@ -19,6 +19,7 @@ export function readWebpHeader(bytes: Uint8Array): ImageHeader {
   let canvas: Size | undefined;
   let image: Size | undefined;
   let orientation: Orientation = 1;
+  let isWhole = true;
   for (let at = 12, chunk = 0; at + 8 <= bytes.length && chunk < mostChunks; chunk++) {
     const length = view.u32(at + 4, true);
     const data = at + 8;
@@ -29,9 +30,11 @@ export function readWebpHeader(bytes: Uint8Array): ImageHeader {
         break;
       case "VP8 ":
         image ??= lossySize(view, data);
+        isWhole = data + length <= bytes.length;
         break;
       case "VP8L":
         image ??= losslessSize(view, data);
+        isWhole = data + length <= bytes.length;
         break;
       case "EXIF":
         orientation = exifOrientation(bytes.subarray(data, data + length));
@@ -43,7 +46,7 @@ export function readWebpHeader(bytes: Uint8Array): ImageHeader {
   if (canvas !== undefined && (canvas.width !== image.width || canvas.height !== image.height)) {
     throw damaged(`its canvas is ${canvas.width} x ${canvas.height}, its pixels ${image.width} x ${image.height}`);
   }
-  return { kind: "webp", ...image, orientation };
+  return { kind: "webp", ...image, orientation, isWhole };
 }
 
 /** The frame header of VP8 (RFC 6386, section 9.1). */

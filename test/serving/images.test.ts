@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
@@ -165,7 +165,7 @@ describe("a server whose model reads images", () => {
     { name: "an SVG", url: `data:image/svg+xml;base64,${btoa("<svg xmlns='x'/>")}`, code: "image-type" },
     { name: "an empty file", url: "data:image/png;base64,", code: "image-empty" },
     { name: "base64 with blanks", url: "data:image/png;base64,AAAA AAAA", code: "data-url" },
-    { name: "half a picture", url: dataUrl("rgb.png").slice(0, -80), code: "image-damaged" },
+    { name: "half a picture", url: dataUrl("rgb.png").slice(0, -80), code: "image-truncated" },
     { name: "a picture of 30,000 x 30,000", url: bomb(30_000), code: "image-pixels" },
   ];
   for (const { name, url: image, code } of refusals) {
@@ -182,6 +182,27 @@ describe("a server whose model reads images", () => {
     const times: number[] = [];
     for (let i = 0; i < 5; i++) times.push((await ask(see(bomb(30_000 + i)))).milliseconds);
     assert.ok(Math.min(...times) < 50, `${times}`);
+  });
+
+  test("refuses it within 64 MiB of all processes", { skip: process.platform !== "linux" }, async () => {
+    const processes = [server.pid!, ...childrenOf(server.pid!).map(({ id }) => id)];
+    const memory = (field: string) =>
+      processes.reduce((sum, id) => {
+        const [, kilobytes] = new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${id}/status`, "utf8"))!;
+        return sum + Number(kilobytes) / 1024;
+      }, 0);
+    const large = readFileSync(join(import.meta.dirname, "../data/media/rgb.png"));
+    large.writeUInt32BE(6000, 16);
+    large.writeUInt32BE(4000, 20); // not too many pixels, but far more than the file can have
+    const hostile = [...refusals.map(({ url }) => url), `data:;base64,${large.toString("base64")}`];
+    for (const image of hostile) await ask(see(image)); // code is loaded and compiled
+    for (const image of hostile) {
+      for (const id of processes) writeFileSync(`/proc/${id}/clear_refs`, "5");
+      const before = memory("VmRSS");
+      const { status } = await ask(see(image));
+      assert.equal(status, 400);
+      assert.ok(memory("VmHWM") - before < 64, `${image.slice(0, 60)}: ${memory("VmHWM") - before} MiB`);
+    }
   });
 
   test("refuses more images than it takes", async () => {
@@ -226,11 +247,17 @@ describe("freehold run --image", () => {
   });
 });
 
+function childrenOf(supervisor: number): { id: number; args: string }[] {
+  const lines = execFileSync("ps", ["--ppid", String(supervisor), "-o", "pid=,args="], { encoding: "utf8" });
+  return lines
+    .trim()
+    .split("\n")
+    .map((line) => ({ id: Number.parseInt(line, 10), args: line }));
+}
+
 /** The process of the server's engine. */
 function engineOf(supervisor: number): number {
-  const children = execFileSync("ps", ["--ppid", String(supervisor), "-o", "pid=,args="], { encoding: "utf8" });
-  const line = children.split("\n").find((each) => each.includes("engine-process"));
-  return Number.parseInt(line!, 10);
+  return childrenOf(supervisor).find(({ args }) => args.includes("engine-process"))!.id;
 }
 
 /** A PNG whose header promises so many pixels a side. */
