@@ -53,6 +53,16 @@ describe("workers that take part in a step", () => {
     assert.ok(counts.filter((workers) => workers === 2).length > 9500);
   });
 
+  test("all of them where a worker wakes late once in a long step, as on a quiet machine", () => {
+    assert.deepEqual(new Set(play(new ActiveWorkers(2), 1000, (workers) => 74 / workers, 1)), new Set([2]));
+  });
+
+  test("a trial that a single long step shows to be in vain ends with it", () => {
+    const counts = play(new ActiveWorkers(2), 1000, (workers) => 74 / workers, 5);
+    assert.ok(counts.includes(1), "it was tried");
+    for (const [i, workers] of counts.entries()) assert.ok(workers === 2 || counts[i + 1] !== 1, `step ${i}`);
+  });
+
   test("fewer beside a busy process, and all when it has gone", () => {
     for (const all of [2, 3, 16]) {
       const active = new ActiveWorkers(all);

@@ -11,6 +11,10 @@ const mostTokens = 16;
 /** A count of workers is judged by at least so many steps, and so long a time: a few turns of the system's scheduler. */
 const fewestSteps = 4;
 const leastMilliseconds = 24;
+/** A trial whose steps take so many times as long is over before it has that many. */
+const hopeless = 1.25;
+/** Beside a busy process a worker is waited for at least this often. On a quiet machine one wakes late now and then, once a step or so. */
+const millisecondsANap = 15;
 /** How long a count stays after another one was tried in vain: doubled each time, up to the most. */
 const shortestPause = 100;
 const longestPause = 1000;
@@ -60,8 +64,9 @@ export class ActiveWorkers {
     trial.steps++;
     trial.milliseconds += milliseconds;
     trial.naps += naps;
-    if (trial.steps < fewestSteps || trial.milliseconds < leastMilliseconds) return;
     const measured = trial.milliseconds / trial.steps;
+    const isHopeless = trial !== this.#now && measured > hopeless * this.#measured;
+    if (trial.milliseconds < leastMilliseconds || (trial.steps < fewestSteps && !isHopeless)) return;
     if (trial === this.#now) {
       this.#now = fresh(trial.workers);
       this.#measured = measured;
@@ -80,8 +85,8 @@ export class ActiveWorkers {
   }
 
   /** The count to try next to one that was measured: fewer only if workers had to wait, more and fewer in turns. */
-  #neighbour({ workers, naps, steps }: Trial): Trial | undefined {
-    const fewer = workers > 1 && naps >= steps;
+  #neighbour({ workers, naps, steps, milliseconds }: Trial): Trial | undefined {
+    const fewer = workers > 1 && naps >= Math.max(steps, milliseconds / millisecondsANap);
     const more = workers < this.#all;
     this.#tryMoreNext = more && (!fewer || !this.#tryMoreNext);
     if (this.#tryMoreNext) return fresh(workers + 1);

@@ -44,17 +44,18 @@ static inline void store_tile(float (*acc)[TILE], i64 tokens, i64 lane, i64 widt
       for (i64 r = 0; r < width; r++) y[t * stride + r] = acc[t][lane + r];
 }
 
-enum { SHORT_TILE = 3 * 4096 };
+enum { LONG_STREAMS = STREAMS * 8192, MOST_TILES_AHEAD = 8 };
 
 /*
- * What to fetch while the tile at `row` is multiplied: the next one. Of a tile of few bytes the four streams would be shorter than a
- * page, where the processor's own prefetcher helps little: two tiles are fetched together then, half of each stream with each tile.
+ * What to fetch while the tile at `row` is multiplied. Streams shall be longer than a page, which those of one tile rarely are: so
+ * many tiles are fetched together that they are, a part of each stream with each tile of as many before.
  */
 static inline const u8* tile_ahead(Matrix* m, i64 row) {
-  if (TILE * m->row_bytes > SHORT_TILE) return m->data + (row + TILE) * m->row_bytes;
-  m->ahead_rows = 2 * TILE / STREAMS;
-  const i64 odd = row / TILE & 1;
-  return m->data + (row + (2 - odd) * TILE + odd * TILE / STREAMS) * m->row_bytes;
+  i64 tiles = 1;
+  while (tiles < MOST_TILES_AHEAD && tiles * TILE * m->row_bytes < LONG_STREAMS) tiles *= 2;
+  const i64 part = row / TILE % tiles;
+  m->ahead_rows = tiles * TILE / STREAMS;
+  return m->data + (row + (tiles - part) * TILE + part * TILE / STREAMS) * m->row_bytes;
 }
 
 /* 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit */
@@ -75,8 +76,8 @@ static void op_linear(const Command* c, Worker* w) {
     const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
     x.first_row = t0;
     x.first_column = group * m.columns;
-    const u8* next = t0 + count == tokens ? tile_ahead(&m, row) : 0;
-    const i64 lane = product_of_tile(&m, row, end, next, &x, count, scratch->acc, w);
+    const u8* ahead = t0 + count == tokens ? tile_ahead(&m, row) : 0;
+    const i64 lane = product_of_tile(&m, row, end, ahead, &x, count, scratch->acc, w);
     store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }
 }
@@ -148,17 +149,20 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
   for (i64 unit; (unit = next_unit(w, experts * blocks)) >= 0;) {
     const i64 e = unit / blocks, block = unit % blocks, pairs = first[e + 1] - first[e];
     if (pairs == 0) continue;
-    const Matrix gate = expert_matrix(c, 3, e), up = expert_matrix(c, 14, e);
-    const i64 next_e = next_expert(first, e + 1, experts);
-    const u8* following = next_e < experts ? expert_matrix(c, 3, next_e).data : 0;
+    Matrix gate = expert_matrix(c, 3, e), up = expert_matrix(c, 14, e);
+    const i64 next_block = (block + 1) * BLOCK, next_e = next_block < rows ? e : next_expert(first, e + 1, experts);
+    const i64 next_row = next_block < rows ? next_block : 0;
+    gate.ahead_rows = up.ahead_rows = BLOCK / STREAMS;
     if (x.bytes && x.together > 1) x.first_row = place[e];
     else x.index = token + first[e];
     float(*gates)[TILE] = scratch->acc, (*ups)[TILE] = gates + pairs, (*values)[BLOCK] = (float(*)[BLOCK])(ups + pairs);
     for (i64 half = 0; half < 2 && block * BLOCK + half * TILE < rows; half++) {
       const i64 row = block * BLOCK + half * TILE;
-      const u8* next = row + TILE < rows ? gate.data + (row + TILE) * gate.row_bytes : following;
-      const i64 lane = product_of_tile(&gate, row, rows, up.data + row * up.row_bytes, &x, pairs, gates, w);
-      product_of_tile(&up, row, rows, next, &x, pairs, ups, w);
+      /* first the gate rows of the next unit are fetched, then its up rows: half of each stream with each tile */
+      const u8* ahead = 0;
+      if (next_e < experts) ahead = expert_matrix(c, half ? 14 : 3, next_e).data + next_row * gate.row_bytes;
+      const i64 lane = product_of_tile(&gate, row, rows, ahead, &x, pairs, gates, w);
+      product_of_tile(&up, row, rows, ahead ? ahead + TILE / STREAMS * up.row_bytes : 0, &x, pairs, ups, w);
       for (i64 p = 0; p < pairs; p++) {
         float both[TILE];
         FOR_VECTORS store_vf(both + v, gated(load_vf(&gates[p][v]), load_vf(&ups[p][v]), limit));
@@ -192,12 +196,10 @@ static void op_experts_down(const Command* c, Worker* w) {
     for (i64 e = 0; e < experts; e++) {
       const i64 pairs = first[e + 1] - first[e];
       if (pairs == 0) continue;
-      const Matrix down = expert_matrix(c, 3, e);
-      const i64 row = unit * TILE, next_e = next_expert(first, e + 1, experts);
-      const u8* next = next_e < experts ? expert_matrix(c, 3, next_e).data + row * down.row_bytes
-                                        : expert_matrix(c, 3, next_expert(first, 0, experts)).data + (row + TILE) * down.row_bytes;
+      Matrix down = expert_matrix(c, 3, e);
+      const i64 row = unit * TILE;
       x.first_row = place[e];
-      lane = product_of_tile(&down, row, rows, next, &x, pairs, acc, w);
+      lane = product_of_tile(&down, row, rows, tile_ahead(&down, row), &x, pairs, acc, w);
       for (i64 p = 0; p < pairs; p++) {
         float* sum = total[token[first[e] + p]];
         const vf factor = vf_of(weight[first[e] + p]);

@@ -223,7 +223,7 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
       vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
       UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
         const i64 b = 2 * (pair + p) * together;
-        fetch_portion(m, pair / GROUP_PAIRS * TILE_VECTORS + v / LANES, GROUP_PAIRS * LANES * pair_bytes, p, GROUP_PAIRS);
+        fetch_portion(m, pair / GROUP_PAIRS, GROUP_PAIRS * TILE * pair_bytes, v / LANES * GROUP_PAIRS + p, TILE_VECTORS * GROUP_PAIRS);
         UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
         total[v / LANES] = add_two_blocks(format, d + dwords * p, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
@@ -713,9 +713,9 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
 /*
  * The tile that begins at `row`, of a matrix that ends before row `end`: acc[t][lane + r] = row r of the tile . activation t, where
  * lane is returned. It is 0 but for the last tile, which is moved back so that all its rows exist.
- * While it is unpacked the tile at `next` is fetched (0: none; a wrong guess does no harm).
+ * Meanwhile as many bytes are fetched from `ahead` on (0: none; a wrong guess does no harm).
  */
-static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* next, const Activations* x, i64 tokens,
+static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* ahead, const Activations* x, i64 tokens,
                            float (*acc)[TILE], const Worker* w) {
   Matrix m = *matrix;
   TileScratch* scratch = (TileScratch*)w->scratch;
@@ -735,7 +735,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* nex
   }
   const i64 begin = min_i64(row, end - TILE);
   const Rows rows = {m.data + begin * m.row_bytes, m.row_bytes, begin};
-  m.ahead = next;
+  m.ahead = ahead;
   product_of_rows(&m, rows, x, tokens, acc, &scratch->panel, w->body);
   return row - begin;
 }
