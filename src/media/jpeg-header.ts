@@ -10,6 +10,10 @@ import { latin1 } from "./image-kind.ts";
 
 /** Segments in front of the size; files have tens, those with large profiles hundreds. */
 const mostSegments = 65_536;
+/** Bytes 0xff that are looked at for the end; 32 MiB of pixels have 131,072. */
+const mostMarkersBehind = 262_144;
+/** Fill bytes in front of a marker; files have none. */
+const mostFill = 2 ** 20;
 
 export function readJpegHeader(bytes: Uint8Array): ImageHeader {
   const view = new ByteView(bytes);
@@ -17,7 +21,9 @@ export function readJpegHeader(bytes: Uint8Array): ImageHeader {
   for (let at = 2, segment = 0; segment < mostSegments; segment++) {
     at = bytes.indexOf(0xff, at); // bytes between segments are skipped
     if (at < 0) throw truncated();
-    while (bytes[at] === 0xff) at++;
+    const filled = at;
+    while (bytes[at] === 0xff && at - filled <= mostFill) at++;
+    if (at - filled > mostFill) throw damaged(`more than ${mostFill} bytes in front of a marker`);
     const marker = view.u8(at++);
     if (marker === 0 || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) continue;
     if (marker === 0xd9 || marker === 0xda) throw damaged("its pixels begin before its size is known");
@@ -40,10 +46,13 @@ function canHold(rest: Uint8Array, pixels: number): boolean {
   return rest.length * 8 >= Math.floor(pixels / 64) && hasEnd(rest);
 }
 
-/** From behind, where the end is in nearly all files. */
+/** From behind, where the end is in nearly all files; every 256th byte of compressed pixels is 0xff. */
 function hasEnd(bytes: Uint8Array): boolean {
-  for (let at = bytes.lastIndexOf(0xd9); at > 0; at = bytes.lastIndexOf(0xd9, at - 1))
-    if (bytes[at - 1] === 0xff) return true;
+  let at = bytes.length - 1;
+  for (let marker = 0; marker < mostMarkersBehind && at > 0; marker++) {
+    at = bytes.lastIndexOf(0xff, at - 1);
+    if (at >= 0 && bytes[at + 1] === 0xd9) return true;
+  }
   return false;
 }
 

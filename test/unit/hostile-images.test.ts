@@ -18,7 +18,7 @@ after(() => reader[Symbol.dispose]());
 
 const ascii = (text: string) => Uint8Array.from(text, (character) => character.charCodeAt(0));
 const joined = (...parts: readonly (Uint8Array | readonly number[])[]) =>
-  new Uint8Array(parts.flatMap((part) => [...part]));
+  new Uint8Array(Buffer.concat(parts.map((part) => Uint8Array.from(part))));
 
 function pngChunk(type: string, data: Uint8Array): Uint8Array {
   const chunk = new Uint8Array(data.length + 12);
@@ -72,6 +72,9 @@ function memory(field: "VmHWM" | "VmRSS"): number {
 /** 6000 x 4000 pixels, which are not too many, in a file that has a few hundred: big-endian height and width of a JPEG. */
 const manyPixels = (name: string) => withSize(name, frameOf(name) + 5, [0x0f, 0xa0, 0x17, 0x70]);
 
+const withoutEnd = (byte: number) =>
+  joined(file("444.jpg").subarray(0, frameOf("444.jpg") + 19), new Uint8Array(30e6).fill(byte));
+
 describe("an image is refused before it is decoded", () => {
   const rows: readonly (readonly [string, Uint8Array, string, RegExp])[] = [
     ["no bytes", new Uint8Array(), "image-empty", /empty/],
@@ -102,6 +105,9 @@ describe("an image is refused before it is decoded", () => {
     ["a JPEG of 12 bits", withSize("444.jpg", frameOf("444.jpg") + 4, [12]), "image-type", /12 bits/],
     ["an arithmetic JPEG", withSize("444.jpg", frameOf("444.jpg") + 1, [0xc9]), "image-type", /arithmetic/],
     ["a JPEG that is all fill bytes", new Uint8Array(100_000).fill(255).with(1, 0xd8), "image-truncated", /too early/],
+    ["30 MB of fill bytes", new Uint8Array(30e6).fill(255).with(1, 0xd8), "image-damaged", /in front of a marker/],
+    ["a JPEG of 30 MB of 0xd9 without an end", withoutEnd(0xd9), "image-truncated", /too early/],
+    ["a JPEG of 30 MB of 0xff without an end", withoutEnd(0xff), "image-truncated", /too early/],
     ["a JPEG of 100,000 empty segments", repeated([255, 216], [255, 224, 0, 2]), "image-damaged", /more than 65536/],
     ["a GIF whose comment has 100,000 parts", repeated([...gifStart, 33, 254], [1, 7]), "image-damaged", /parts/],
     ["a GIF of 100,000 empty comments", repeated(gifStart, [33, 254, 0]), "image-damaged", /more than 1024 blocks/],
