@@ -48,23 +48,27 @@ async function bench(options: BenchOptions): Promise<void> {
   const prompt = Array.from({ length: options.promptTokens }, (_, i) => token(model, i));
   model.checkPrompt(prompt, options.generateTokens);
   for (const length of options.depth ?? []) model.checkPrompt({ length }, options.generateTokens);
-  const prefill: number[] = [];
-  const decode: number[] = [];
-  for (let run = 0; run < options.runs; run++) {
-    terminal.progress(`run ${run + 1} of ${options.runs}`);
-    const speeds = await once(model, prompt, options, interruption.signal);
-    prefill.push(speeds.prefill);
-    decode.push(speeds.decode);
-  }
   const behind: DepthReport[] = [];
   for (const tokens of options.depth ?? []) {
     terminal.progress(`decoding behind ${tokens} tokens`);
     behind.push(await decodeBehind(model, tokens, options, interruption.signal));
   }
   const drafting = draft && (await measureDrafting(model, { ...options, draft }, terminal, interruption.signal));
+  const prefill: number[] = [];
+  const decode: number[] = [];
+  const ceilings: number[] = [];
+  let peakBytes = 0;
+  for (let run = 0; run < options.runs; run++) {
+    terminal.progress(`run ${run + 1} of ${options.runs}`);
+    const speeds = await once(model, prompt, options, interruption.signal);
+    prefill.push(speeds.prefill);
+    decode.push(speeds.decode);
+    peakBytes ||= process.resourceUsage().maxRSS * 1024; // before the measurement below takes its own
+    // After each run: a shared machine reads at another speed a second later.
+    ceilings.push((await model.device.readCeiling?.()) ?? 0);
+  }
   terminal.clearProgress();
-  const peakBytes = process.resourceUsage().maxRSS * 1024; // before the measurement below takes its own
-  const ceiling = (await model.device.readCeiling?.()) ?? null;
+  const ceiling = median(ceilings) || null;
   const bytesPerToken = weightBytesPerToken(model.config, model.device);
   const tokensPerSecond = median(decode);
   const report = {
@@ -78,7 +82,8 @@ async function bench(options: BenchOptions): Promise<void> {
     memory: {
       read_ceiling_bytes_per_second: ceiling,
       // A step of a batch reads the weights once for all its sequences; experts apart, which they share in part.
-      share_of_ceiling: ceiling && (tokensPerSecond * bytesPerToken) / options.batch / ceiling,
+      share_of_ceiling:
+        ceiling && (median(decode.map((speed, run) => speed / ceilings[run]!)) * bytesPerToken) / options.batch,
     },
     ...(options.depth === undefined ? {} : { behind }),
     ...(drafting === undefined ? {} : { drafting }),
