@@ -6,6 +6,7 @@
 import type { GenerationResult } from "../engine/generation.ts";
 import type { Model, PromptInput } from "../engine/model.ts";
 import { DeviceError } from "../errors.ts";
+import { median } from "./median.ts";
 
 export interface DraftingReport {
   readonly drafter: string;
@@ -75,8 +76,4 @@ function promptFor(model: Model, text = "Tell me a story about a lighthouse keep
   if (!model.hasTokenizer)
     return Array.from({ length: 60 }, (_, i) => (i * 17 + ((i * i) % 7)) % model.config.vocabSize);
   return { messages: [{ role: "user", content: text }], thinking: { type: "disabled" } };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }

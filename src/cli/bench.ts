@@ -7,6 +7,7 @@ import { weightBytesPerToken } from "../engine/memory-need.ts";
 import type { Model } from "../engine/model.ts";
 import { benchDrafting, type DraftingReport, printDrafting } from "./bench-drafting.ts";
 import { interruptible } from "./interrupt.ts";
+import { median } from "./median.ts";
 import { command, type ModelOptions, openModel, terminalOf, wholeNumber, withModelOptions } from "./model-options.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -173,10 +174,6 @@ async function decodeBehind(
 
 function depths(text: string, others: readonly number[] = []): readonly number[] {
   return [...others, ...text.split(",").map(wholeNumber(1))];
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 interface Report {
