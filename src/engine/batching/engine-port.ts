@@ -219,6 +219,21 @@ export interface CacheCounters {
   readonly diskState: "on" | "off" | "read-only";
 }
 
+/** What requests add up to. */
+export type RequestTotals = Pick<
+  EngineCounters,
+  "promptTokens" | "cachedTokens" | "generatedTokens" | "drafts" | "draftedTokens" | "acceptedTokens"
+>;
+
+export const noRequests: RequestTotals = {
+  promptTokens: 0,
+  cachedTokens: 0,
+  generatedTokens: 0,
+  drafts: 0,
+  draftedTokens: 0,
+  acceptedTokens: 0,
+};
+
 /** Of an engine without a prefix cache. */
 export const noCache: CacheCounters = {
   lookups: 0,

@@ -1,36 +1,22 @@
 /** What an engine did since its start: the requests that ended, and what those that run have so far. */
 import type { Model } from "../model.ts";
 import type { Answer } from "./answer.ts";
-import type { EngineCounters, EngramCounters } from "./engine-port.ts";
-
-type Totals = Pick<
-  EngineCounters,
-  "promptTokens" | "cachedTokens" | "generatedTokens" | "drafts" | "draftedTokens" | "acceptedTokens"
->;
-
-const nothing: Totals = {
-  promptTokens: 0,
-  cachedTokens: 0,
-  generatedTokens: 0,
-  drafts: 0,
-  draftedTokens: 0,
-  acceptedTokens: 0,
-};
+import { type EngramCounters, noRequests, type RequestTotals } from "./engine-port.ts";
 
 export class EngineTotals {
-  #ended = nothing;
+  #ended = noRequests;
 
   ended(answer: Answer): void {
     this.#ended = withAnswer(this.#ended, answer);
   }
 
-  with(running: Iterable<Answer>): Totals {
+  with(running: Iterable<Answer>): RequestTotals {
     return [...running].reduce(withAnswer, this.#ended);
   }
 }
 
 /** What this engine did for a request; one that never started counts for nothing. */
-function withAnswer(totals: Totals, answer: Answer): Totals {
+function withAnswer(totals: RequestTotals, answer: Answer): RequestTotals {
   if (!answer.hasStarted) return totals;
   const { promptTokens, cachedTokens, generatedTokens, draftedTokens, acceptedTokens } = answer.usage(0);
   return {

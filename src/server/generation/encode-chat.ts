@@ -7,6 +7,7 @@ import { encodePrompt, type PromptPart } from "../../chat/prompt.ts";
 import { openedCalls, renderPrompt } from "../../chat/render-prompt.ts";
 import { fullToolName } from "../../chat/tool-block.ts";
 import type { RequestImage } from "../../engine/batching/engine-port.ts";
+import { ImagePlaces } from "../../engine/vision/place-images.ts";
 import type { Services } from "../route.ts";
 import type { ConversationMemory } from "./conversation-memory.ts";
 import { checkImages, preparePromptImages } from "./prompt-images.ts";
@@ -36,28 +37,30 @@ export interface EncodedChat {
 export async function encodeChat(given: ChatRequest, context: ChatContext): Promise<EncodedChat> {
   const { services, memory, namespace } = context;
   const { tokenizer, dialect } = services;
-  checkImages(given, services.requireInfo());
+  const info = services.requireInfo();
+  checkImages(given, info);
   const request = await restoreHistory(withoutBillingHeaders(given), memory.turns, namespace);
   const prompt = renderPrompt(request, dialect);
   const images = await preparePromptImages(prompt.images, services);
+  const places = info.images && images.length > 0 ? new ImagePlaces(info.images.tokenId, images) : undefined;
+  const tokenIds = await memory.tokens.encode(
+    namespace,
+    prompt.parts,
+    tokenizer,
+    places && ((id) => places.tokensOf(id)),
+  );
+  places?.end();
   const format = dialects[request.version ?? dialect];
   const names = toolsInForce(request).map((tool) => fullToolName(tool, format));
   return {
     request,
-    tokenIds: await memory.tokens.encode(namespace, prompt.parts, tokenizer, placer(images, services)),
+    tokenIds,
     images,
     parse: prompt.parse,
     toolNames: new Set(names),
     opened: prompt.parse.inToolCalls ? openedCalls(format) : [],
     beginsWith: prompt.parse.inToolCalls ? names.map((name) => callOpening(name, format, tokenizer)) : undefined,
   };
-}
-
-/** Puts the images, one after another, where the prompt has places for them. */
-function placer(images: readonly RequestImage[], services: Services): (id: number) => readonly number[] {
-  const place = services.requireInfo().images?.tokenId;
-  let next = 0;
-  return (id) => (id === place && next < images.length ? images[next++]!.tokenIds : [id]);
 }
 
 /**

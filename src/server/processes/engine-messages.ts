@@ -7,6 +7,7 @@ import {
   type EngineRequest,
   type EngineStatus,
   noCache,
+  noRequests,
 } from "../../engine/batching/engine-port.ts";
 
 export type ToEngine =
@@ -45,12 +46,7 @@ export type StartEngine = (options: unknown, onProgress: (loaded: number) => voi
 /** Of an engine of which nothing is known yet. */
 export function emptyStatus(state: EngineStatus["state"], loaded = 0): EngineStatus {
   const counters = {
-    promptTokens: 0,
-    cachedTokens: 0,
-    generatedTokens: 0,
-    drafts: 0,
-    draftedTokens: 0,
-    acceptedTokens: 0,
+    ...noRequests,
     preemptions: 0,
     stepSeconds: 0,
     cache: noCache,
