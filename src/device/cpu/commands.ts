@@ -29,7 +29,7 @@ const tile = 16;
 const tokensOfPart = 128;
 
 /**
- * Rows of int8 blocks that lie next to each other, block by block, in steps of many tokens: TOGETHER in kernels/product.h. A few
+ * Rows of int8 blocks that lie next to each other, block by block, in steps of many tokens: TOGETHER in kernels/activations.h. A few
  * tokens lie row by row.
  */
 const rowsTogether = 16;

@@ -1,6 +1,6 @@
 /* Which instruction sets the kernels were compiled for, and whether this machine has them: the last one that it has is the best. */
 #pragma once
-#include "product.h"
+#include "activations.h"
 #include "system.h"
 
 /* A body with the ops of another one has better int8 products and nothing else. */

@@ -18,7 +18,7 @@ typedef struct {
   u32 unused[15];
 } Cursor;
 
-typedef struct Body Body; /* product.h */
+typedef struct Body Body; /* activations.h */
 
 typedef struct {
   u32 index, count;

@@ -4,7 +4,7 @@
  * a worker back that another process has pushed off its core.
  */
 #pragma once
-#include "product.h"
+#include "activations.h"
 #include "system.h"
 
 /* Shared by JavaScript and all workers; the first words are also used by Atomics (see src/device/cpu/control-block.ts). */

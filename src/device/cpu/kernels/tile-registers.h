@@ -1,5 +1,5 @@
 /*
- * The whole-number product of product.h in the tile registers of AMX, for many tokens: one instruction multiplies a block of 16 rows
+ * The whole-number product of block-products.h in the tile registers of AMX, for many tokens: one instruction multiplies a block of 16 rows
  * with that of 16 tokens. The sums of a block are exact, and the same float operations follow in the same order, so that a token has
  * bitwise the product that it has alone.
  *

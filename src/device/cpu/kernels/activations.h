@@ -1,0 +1,50 @@
+/* The right-hand side of a product, and what computes for one instruction set. */
+#pragma once
+#include "panel.h"
+
+/*
+ * The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). The latter lie as they are multiplied: row by row,
+ * or TOGETHER rows next to each other, block by block, where there are many. Row i is index[i], or first_row + i.
+ */
+typedef struct {
+  const float* floats; /* [row][stride] */
+  const i8* bytes;     /* [row / together][block][row % together][BLOCK], -127..127 */
+  const float* scales; /* [row / together][block][row % together] */
+  const i32* sums;     /* [row / together][block][half][row % together], of the bytes */
+  i64 stride;          /* columns of a row */
+  i64 together;        /* 1 or TOGETHER */
+  i64 first_row, first_column;
+  const i32* index; /* or 0; only for rows that lie alone */
+} Activations;
+
+enum { TOGETHER = 16 };
+
+static inline i64 activation_row(const Activations* x, i64 t) { return x->index ? x->index[t] : x->first_row + t; }
+static inline const float* floats_of(const Activations* x, i64 t) { return x->floats + activation_row(x, t) * x->stride + x->first_column; }
+
+/* The number of a row's block among all blocks. */
+static inline i64 block_of(const Activations* x, i64 row, i64 column) {
+  const i64 blocks = x->stride / BLOCK, b = (x->first_column + column) / BLOCK;
+  return x->together == 1 ? row * blocks + b : row / TOGETHER * TOGETHER * blocks + b * TOGETHER + row % TOGETHER;
+}
+/* And where its two sums begin; the second follows `together` further on. */
+static inline i64 sums_of(const Activations* x, i64 block) { return x->together == 1 ? 2 * block : 2 * block - block % TOGETHER; }
+
+/*
+ * What computes for one instruction set: its ops, and the products of int8 blocks. The latter stand apart because some sets have better
+ * instructions for them and none for all else: such a body has the ops of another one (see bodies.h).
+ */
+struct Body {
+  const Op* ops;
+  /* acc[t] += columns first .. first + count of the panel times activation t, for tokens t0 .. tokens */
+  void (*multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]);
+  /* acc[0] = all columns times one activation; 0 where a panel is needed */
+  int (*stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc);
+  i32 bias_8; /* what is added to an 8-bit weight in a panel */
+};
+
+#define JOIN(a, b) a##_##b
+#define NAME_OF(name, body) JOIN(name, body)
+/* The name of a function of this body that others call. */
+#define OF_BODY(name) NAME_OF(name, BODY)
+

@@ -1,0 +1,235 @@
+/*
+ * One token times int8 blocks, without a panel in between: weights go from where they are stored into the sums.
+ */
+#pragma once
+#include "activations.h"
+#include "dot.h"
+
+/* The same in a loop: where straight code for four short vectors would be too much. */
+#define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
+
+/*
+ * Four activations for dword j of the first block of a pair. That block lies two bytes off the dwords: as the halves of its first and
+ * its last dword are put together, its weights come in the order n - 2, n - 1, 0, 1, 2, 3 ... of the n that they are, and x with them.
+ */
+static inline i32 four_across(const i8* x, const int n, const int j) {
+  return j > 0 ? *(const u32_at*)(x + 4 * j - 2) : (i32)(*(const u16_at*)(x + n - 2) | (u32)*(const u16_at*)x << 16);
+}
+
+/* total += two blocks, whose dwords are d, times one token; bytes, scales and sums are those of the first block. */
+static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format, const vi* d, const i8* bytes, const float* scales,
+                                                               const i32* sums, i64 together, vf total) {
+  const int half = pair_dwords(format) / 2;
+  vf scale[2];
+  two_f16_to_vf(d[0], d[half], scale);
+  UNROLL for (int k = 0; k < 2; k++) {
+    const i64 b = k * together;
+    const i8* x = bytes + BLOCK * b;
+    vi w[8], sum = vi_of(-zero_point(format, BIAS_8) * (sums[2 * b] + sums[2 * b + together]));
+    i32 low[8], high[4];
+    UNROLL for (int j = 0; j < half; j++) {
+      w[j] = k ? d[half + 1 + j] : j ? d[j] : (d[0] & (i32)0xffff0000) | (d[half] & 0xffff);
+      low[j] = k ? *(const i32*)(x + 4 * j) : four_across(x, 4 * half, j);
+      if (format == Q4_0) high[j] = k ? *(const i32*)(x + 16 + 4 * j) : four_across(x + 16, 4 * half, j);
+    }
+    if (format == Q4_0) sum = dot_nibbles(sum, w, low, high);
+    else
+      UNROLL for (int j = 0; j < half; j++) sum = dot_8bit(sum, w[j] ^ flip_of(BIAS_8), low[j]);
+    total = fma_vf(vf_of_vi(sum), scale[k] * vf_of(scales[b]), total);
+  }
+  return total;
+}
+
+enum { GROUP_PAIRS = 4 };
+
+/*
+ * acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. Eight blocks are a whole number of 16
+ * bytes, so that only pairs behind the last eight load bytes twice; with short vectors, which gain little, all pairs do.
+ */
+static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x,
+                                                                   float* acc) {
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, pairs = m->columns / BLOCK / 2;
+  const int dwords = pair_dwords(format), pair_bytes = 4 * dwords;
+  const i8* bytes = x->bytes + BLOCK * block;
+  const float* scales = x->scales + block;
+  const i32* sums = x->sums + sums_of(x, block);
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  i64 pair = 0;
+  for (; LANES > 4 && pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS)
+    FOR_VECTORS {
+      vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
+      UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
+        const i64 b = 2 * (pair + p) * together;
+        fetch_portion(m, pair / GROUP_PAIRS, GROUP_PAIRS * TILE * pair_bytes, v / LANES * GROUP_PAIRS + p, TILE_VECTORS * GROUP_PAIRS);
+        UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
+          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
+        total[v / LANES] = add_two_blocks(format, d + dwords * p, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
+      }
+    }
+  for (; pair < pairs; pair++)
+    EACH_VECTOR {
+      vi d[MOST_PAIR_DWORDS];
+      const i64 b = 2 * pair * together;
+      fetch_ahead(m, pair * TILE_VECTORS + v / LANES, LANES * pair_bytes);
+      load_pair(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, d);
+      total[v / LANES] = add_two_blocks(format, d, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
+    }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+
+/* total + a block of FP4 codes times one token. */
+static inline __attribute__((always_inline)) vf add_fp4_block(const vi q[4], vf scale, const i8* bytes, float x_scale, i32 x_sum, vf total) {
+  return fma_vf(vf_of_vi(dot_fp4(vi_of(-zero_point(FP4, BIAS_8) * x_sum), q, bytes)), scale * vf_of(x_scale), total);
+}
+
+/* Four blocks of MXFP4 are 68 bytes, as two of Q8_0 are; block k begins in the middle of dword 4 * k, with its scale. */
+static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together;
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 four = 0; four < m->columns / BLOCK / 4; four++)
+    EACH_VECTOR {
+      vi d[MOST_PAIR_DWORDS], q[4];
+      load_pair(Q8_0, rows.at + v * rows.stride, rows.stride, four * 68, d);
+      UNROLL for (int k = 0; k < 4; k++) {
+        const i64 b = block + (4 * four + k) * together;
+        const i32* sums = x->sums + sums_of(x, b);
+        fetch_portion(m, four * TILE_VECTORS + v / LANES, LANES * 68, k, 4);
+        UNROLL for (int j = 0; j < 4; j++) q[j] = k == 3 ? d[13 + j] : (vi)((vu)d[4 * k + j] >> (8 * k + 8)) | d[4 * k + j + 1] << (24 - 8 * k);
+        const vf scale = e8m0_half_to_vf((vi)((vu)d[4 * k] >> 8 * k) & 0xff, 0);
+        total[v / LANES] = add_fp4_block(q, scale, x->bytes + BLOCK * b, x->scales[b], sums[0] + sums[together], total[v / LANES]);
+      }
+    }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+
+#if LANES >= 8
+enum { QUAD_BLOCKS = LANES / 4 };
+
+/* The dword sums of each 128-bit lane of four vectors: dword r of a lane is that of vector r's lane. */
+static inline __attribute__((always_inline)) vi sum_lanes(const vi a[4]) {
+  vi t[4];
+  transpose_quads(a[0], a[1], a[2], a[3], t);
+  return (t[0] + t[1]) + (t[2] + t[3]);
+}
+
+/* 4-bit codes times bytes of x, in whatever dwords of the same 128-bit lane: even elements are in low halves, odd ones in high. */
+static inline __attribute__((always_inline)) vi dot_fp4_rows(vi q, vi even, vi odd) {
+  const vi low = lookup_16(fp4_table, q & 0x0f0f0f0f), high = lookup_16(fp4_table, (q >> 4) & 0x0f0f0f0f);
+#if defined(__AVX512VNNI__)
+  return (vi)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), (__m512i)low, (__m512i)even), (__m512i)high, (__m512i)odd);
+#elif defined(__AVXVNNI__)
+  return (vi)_mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), (__m256i)low, (__m256i)even), (__m256i)high, (__m256i)odd);
+#else /* 2 * 2 * 24 * 127 < 2^15 */
+  const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)low, (__m256i)even), _mm256_maddubs_epi16((__m256i)high, (__m256i)odd));
+  return (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
+}
+
+/*
+ * FP4, whose scales lie apart: 16 bytes are a block, QUAD_BLOCKS of them a vector of one row, and what they add up to is turned so that a
+ * lane is a row. Scales of sixteen blocks are 16 bytes of each row; behind the last sixteen, some come twice.
+ */
+static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  typedef i8 Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, blocks = m->columns / BLOCK;
+  const i64 scale_stride = rows.stride ? m->scale_row_elements : 0;
+  const u8* ahead = m->ahead ? m->ahead : rows.at;
+  const i64 apart = m->ahead_rows * m->row_bytes;
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 sixteen = 0, b = 0; b < blocks; sixteen += 16) {
+    sixteen = min_i64(sixteen, blocks - 16);
+    u8 codes[4][TILE_VECTORS][4 * LANES] __attribute__((aligned(64))); /* four blocks, rows, a byte of each block */
+    FOR_VECTORS {
+      const i64 row = rows.first_row + (rows.stride ? v : 0);
+      vi t[4];
+      transpose_16_bytes(m->scales + row * m->scale_row_elements, scale_stride, 0, sixteen, t);
+      UNROLL for (int j = 0; j < 4; j++) store_vi(codes[j][v / LANES], t[j]);
+    }
+    for (; b < sixteen + 16; b += QUAD_BLOCKS) {
+      i8 halves[2][4 * LANES] __attribute__((aligned(64)));
+      UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
+        const i8* bytes = x->bytes + BLOCK * (block + (b + k) * together);
+        const Sixteen first = *(const Sixteen*)bytes, second = *(const Sixteen*)(bytes + 16);
+        *(Sixteen*)(halves[0] + 16 * k) = __builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        *(Sixteen*)(halves[1] + 16 * k) = __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      }
+      const vi even = load_vi(halves[0]), odd = load_vi(halves[1]);
+      vi four[4]; /* [rows 4g ...] lane: block */
+      _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
+        vi sums[4];
+        UNROLL for (int i = g * QUAD_BLOCKS; i < (g + 1) * QUAD_BLOCKS; i++)
+          __builtin_prefetch(ahead + i % STREAMS * apart + b * 16 * STREAMS + i / STREAMS * LINE, 0, 3);
+        UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
+        four[g] = sum_lanes(sums);
+      }
+      vi of_block[TILE_VECTORS][QUAD_BLOCKS];
+#if LANES == 16
+      const __m512i a = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0x44), c = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0xee);
+      const __m512i d = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0x44), e = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0xee);
+      of_block[0][0] = (vi)_mm512_shuffle_i32x4(a, d, 0x88), of_block[0][1] = (vi)_mm512_shuffle_i32x4(a, d, 0xdd);
+      of_block[0][2] = (vi)_mm512_shuffle_i32x4(c, e, 0x88), of_block[0][3] = (vi)_mm512_shuffle_i32x4(c, e, 0xdd);
+#else
+      UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
+        of_block[i][0] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x20);
+        of_block[i][1] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x31);
+      }
+#endif
+      UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
+        const i64 of_x = block + (b + k) * together, place = b + k - sixteen;
+        const i32* sums = x->sums + sums_of(x, of_x);
+        const vi zero = vi_of(-zero_point(FP4, BIAS_8) * (sums[0] + sums[together]));
+        FOR_VECTORS {
+          const vf scale = e8m0_half_to_vf((vi)((vu)load_vi(codes[place / 4][v / LANES]) >> 8 * (place % 4)) & 0xff, 1);
+          total[v / LANES] = fma_vf(vf_of_vi(of_block[v / LANES][k] + zero), scale * vf_of(x->scales[of_x]), total[v / LANES]);
+        }
+      }
+    }
+  }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+#else
+/* FP4, whose scales lie apart: those of sixteen blocks are 16 bytes of each row. Even elements are in low halves, odd ones in high. */
+static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  typedef i8 Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+  const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, scale_stride = rows.stride ? m->scale_row_elements : 0;
+  vf total[TILE_VECTORS];
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+  for (i64 sixteen = 0; sixteen < m->columns / BLOCK; sixteen += 16) {
+    vi codes[TILE_VECTORS][4];
+    FOR_VECTORS {
+      const i64 row = rows.first_row + (rows.stride ? v : 0);
+      transpose_16_bytes(m->scales + row * m->scale_row_elements, scale_stride, 0, sixteen, codes[v / LANES]);
+    }
+    for (int k = 0; k < 16; k++) {
+      const i64 b = block + (sixteen + k) * together;
+      const i32* sums = x->sums + sums_of(x, b);
+      const Sixteen first = *(const Sixteen*)(x->bytes + BLOCK * b), second = *(const Sixteen*)(x->bytes + BLOCK * b + 16);
+      i8 apart[BLOCK] __attribute__((aligned(32)));
+      *(Sixteen*)apart = __builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      *(Sixteen*)(apart + 16) = __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      EACH_VECTOR {
+        vi q[4];
+        fetch_ahead(m, (sixteen + k) * TILE_VECTORS + v / LANES, LANES * 16);
+        transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (sixteen + k) * 16, q);
+        const vf scale = e8m0_half_to_vf((vi)((vu)codes[v / LANES][k / 4] >> 8 * (k % 4)) & 0xff, 1);
+        total[v / LANES] = add_fp4_block(q, scale, apart, x->scales[b], sums[0] + sums[together], total[v / LANES]);
+      }
+    }
+  }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+#endif
+
+/* 0 where a panel is needed. */
+int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  const i64 blocks = m->columns / BLOCK;
+  if (m->format == Q8_0 && blocks % 2 == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
+  else if (m->format == Q4_0 && blocks % 2 == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
+  else if (m->format == MXFP4 && blocks % 4 == 0) stream_of_mxfp4(m, rows, x, acc);
+  else if (m->format == FP4 && blocks % (LANES >= 8 ? 4 : 16) == 0 && blocks >= 16 && !m->scale_is_f32) stream_of_fp4(m, rows, x, acc);
+  else return 0;
+  return 1;
+}
