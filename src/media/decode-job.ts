@@ -1,7 +1,7 @@
 /** One image, as the worker does it: decode, turn, fit, and name what came out. */
 import { createHash } from "node:crypto";
 import { damaged } from "./byte-view.ts";
-import { decodePixels } from "./decoders.ts";
+import type { Decoders } from "./decoders.ts";
 import { oriented } from "./exif-orientation.ts";
 import { type Fit, fitImage } from "./fit-image.ts";
 import type { ImageHeader } from "./image-header.ts";
@@ -11,7 +11,6 @@ export interface DecodeJob {
   readonly bytes: Uint8Array;
   readonly header: ImageHeader;
   readonly fit: Fit | undefined;
-  readonly memoryBytes: number;
 }
 
 export interface DecodedImage extends Pixels {
@@ -22,8 +21,8 @@ export interface DecodedImage extends Pixels {
 /** Counts up when other pixels come out of the same file, so that what was cached under the old key is not found. */
 export const pixelsVersion = 1;
 
-export async function decodeImage({ bytes, header, fit, memoryBytes }: DecodeJob): Promise<DecodedImage> {
-  const decoded = await decodePixels(bytes, header, memoryBytes);
+export async function decodeImage({ bytes, header, fit }: DecodeJob, decoders: Decoders): Promise<DecodedImage> {
+  const decoded = await decoders.decode(bytes, header);
   if (decoded.width !== header.width || decoded.height !== header.height) {
     throw damaged(
       `its header says ${header.width} x ${header.height}, its pixels ${decoded.width} x ${decoded.height}`,

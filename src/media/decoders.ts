@@ -11,6 +11,7 @@ import { decodeGif } from "./gif.ts";
 import type { ImageHeader } from "./image-header.ts";
 import { limitWasmMemory } from "./limit-wasm-memory.ts";
 import { type Pixels, withoutAlpha } from "./pixels.ts";
+import { decodePng } from "./png-library.ts";
 
 /** What the libraries give; they call it ImageData, as browsers do. */
 interface Rgba {
@@ -19,54 +20,83 @@ interface Rgba {
   readonly data: Uint8ClampedArray;
 }
 
-/** Decodes by the type in the header. Throws a MediaError, or whatever a library throws at damaged bytes. */
-export function decodePixels(bytes: Uint8Array, header: ImageHeader, memoryBytes: number): Promise<Pixels> {
-  switch (header.kind) {
-    case "png":
-      return decodePng(bytes, memoryBytes);
-    case "jpeg":
-      if (header.components === 4) return Promise.resolve(decodeCmykJpeg(bytes, memoryBytes));
-      return decodeJpeg(bytes, memoryBytes);
-    case "webp":
-      return decodeWebp(bytes, memoryBytes);
-    case "gif":
-      return Promise.resolve(decodeGif(bytes));
-    default:
-      return header.kind satisfies never;
+/** The decoders of a thread. Each library is compiled once; each image gets an instance of its own, which ends with it. */
+export class Decoders {
+  readonly #memoryBytes: number;
+  readonly #modules = new Map<string, Promise<WebAssembly.Module>>();
+
+  /** `memoryBytes`: what a decoder may have at a time. */
+  constructor(memoryBytes: number) {
+    this.#memoryBytes = memoryBytes;
+  }
+
+  /** Loads and compiles all of them, so that the first image costs its decoding alone. */
+  async prepare(): Promise<void> {
+    await Promise.all([
+      this.#compiled(pngFile),
+      jpegDecoder(this.#compiled(jpegFile)),
+      webpDecoder(this.#compiled(webpFile)),
+    ]);
+  }
+
+  /** Decodes by the type in the header. Throws a MediaError, or whatever a library throws at damaged bytes. */
+  async decode(bytes: Uint8Array, header: ImageHeader): Promise<Pixels> {
+    switch (header.kind) {
+      case "png":
+        return decodePng(await this.#compiled(pngFile), bytes);
+      case "jpeg":
+        if (header.components === 4) return decodeCmykJpeg(bytes, this.#memoryBytes);
+        return pixelsOf((await jpegDecoder(this.#compiled(jpegFile))).decode(bytes, false));
+      case "webp":
+        return pixelsOf((await webpDecoder(this.#compiled(webpFile))).decode(bytes));
+      case "gif":
+        return decodeGif(bytes);
+      default:
+        return header.kind satisfies never;
+    }
+  }
+
+  #compiled(file: string): Promise<WebAssembly.Module> {
+    const module = this.#modules.get(file) ?? compile(file, this.#memoryBytes);
+    this.#modules.set(file, module);
+    return module;
   }
 }
 
-async function decodePng(bytes: Uint8Array, memoryBytes: number): Promise<Pixels> {
-  requireImageData();
-  const { decode, init } = await import("@jsquash/png/decode.js");
-  await init(await wasmModule("@jsquash/png/codec/pkg/squoosh_png_bg.wasm", memoryBytes));
-  return pixelsOf(await decode(exactBuffer(bytes)));
+const pngFile = "@jsquash/png/codec/pkg/squoosh_png_bg.wasm";
+const jpegFile = "@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm";
+const webpFile = "@jsquash/webp/codec/dec/webp_dec.wasm";
+
+async function compile(file: string, memoryBytes: number): Promise<WebAssembly.Module> {
+  const bytes = await readFile(createRequire(import.meta.url).resolve(file));
+  return WebAssembly.compile(limitWasmMemory(bytes, memoryBytes));
 }
 
-/** What the modules built with Emscripten have in common. Each image gets an instance of its own. */
+/** What the modules built with Emscripten have in common. */
 interface EmscriptenDecoder {
   decode(data: Uint8Array, preserveOrientation?: boolean): Rgba | null;
 }
 
-async function decodeJpeg(bytes: Uint8Array, memoryBytes: number): Promise<Pixels> {
+async function jpegDecoder(wasm: Promise<WebAssembly.Module>): Promise<EmscriptenDecoder> {
   const { default: factory } = await import("@jsquash/jpeg/codec/dec/mozjpeg_dec.js");
   const { initEmscriptenModule } = await import("@jsquash/jpeg/utils.js");
-  const wasm = await wasmModule("@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm", memoryBytes);
-  const warnings: string[] = [];
-  const options = { print: () => {}, printErr: (line: string) => void warnings.push(line) };
-  const decoder: EmscriptenDecoder = await initEmscriptenModule(factory, wasm, options);
-  const image = decoder.decode(bytes, false);
-  // libjpeg fills up with grey what is missing.
-  if (warnings.some((line) => line.includes("Premature end"))) throw truncated();
-  return pixelsOf(image);
+  return initEmscriptenModule(factory, await wasm, { print: () => {}, printErr: hearJpegWarning });
 }
 
-async function decodeWebp(bytes: Uint8Array, memoryBytes: number): Promise<Pixels> {
+/**
+ * libjpeg goes on behind damage and fills up with grey what is missing; its words are thrown through it, which ends it there.
+ * What cameras leave between segments ("extraneous bytes") is no damage.
+ */
+function hearJpegWarning(line: string): void {
+  if (line.includes("Premature end")) throw truncated();
+  const damage = /bad Huffman code|premature end of data|instead of RST/.exec(line);
+  if (damage !== null) throw damaged(`its compressed pixels (${damage[0]})`);
+}
+
+async function webpDecoder(wasm: Promise<WebAssembly.Module>): Promise<EmscriptenDecoder> {
   const { default: factory } = await import("@jsquash/webp/codec/dec/webp_dec.js");
   const { initEmscriptenModule } = await import("@jsquash/webp/utils.js");
-  const wasm = await wasmModule("@jsquash/webp/codec/dec/webp_dec.wasm", memoryBytes);
-  const decoder: EmscriptenDecoder = await initEmscriptenModule(factory, wasm, { print: () => {}, printErr: () => {} });
-  return pixelsOf(decoder.decode(bytes));
+  return initEmscriptenModule(factory, await wasm, { print: () => {}, printErr: () => {} });
 }
 
 function decodeCmykJpeg(bytes: Uint8Array, memoryBytes: number): Pixels {
@@ -93,30 +123,4 @@ function pixelsOf(image: Rgba | null): Pixels {
   const { width, height, data } = image;
   if (data.length !== 4 * width * height) throw damaged("it has other pixels than its size says");
   return withoutAlpha(width, height, data);
-}
-
-async function wasmModule(file: string, memoryBytes: number): Promise<WebAssembly.Module> {
-  const bytes = await readFile(createRequire(import.meta.url).resolve(file));
-  return WebAssembly.compile(limitWasmMemory(bytes, memoryBytes));
-}
-
-/** The libraries take ArrayBuffers, from the first byte to the last. */
-function exactBuffer(bytes: Uint8Array): ArrayBuffer {
-  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
-}
-
-/** The PNG library builds its result with the browser's class, which Node does not have. */
-function requireImageData(): void {
-  const scope = globalThis as { ImageData?: unknown };
-  scope.ImageData ??= class {
-    readonly data: Uint8ClampedArray;
-    readonly width: number;
-    readonly height: number;
-
-    constructor(data: Uint8ClampedArray, width: number, height: number) {
-      this.data = data;
-      this.width = width;
-      this.height = height;
-    }
-  };
 }

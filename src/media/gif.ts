@@ -33,7 +33,7 @@ const mostCodes = 4096;
 
 export function readGifHeader(bytes: Uint8Array): ImageHeader {
   const { canvasWidth: width, canvasHeight: height } = firstFrame(new ByteView(bytes));
-  return { kind: "gif", width, height, orientation: 1, isWhole: true }; // its decoder touches no pixel that it has no code for
+  return { kind: "gif", width, height, orientation: 1 }; // its decoder touches no pixel that it has no code for
 }
 
 export function decodeGif(bytes: Uint8Array): Pixels {

@@ -1,4 +1,5 @@
 /** Type, size and orientation of an image from its first bytes: all that is needed to refuse one before anything is decoded. */
+import type { MediaError } from "../errors.ts";
 import type { Orientation } from "./exif-orientation.ts";
 import { readGifHeader } from "./gif.ts";
 import { type ImageKind, imageKind } from "./image-kind.ts";
@@ -12,8 +13,8 @@ export interface ImageHeader {
   readonly width: number;
   readonly height: number;
   readonly orientation: Orientation;
-  /** False where the file surely lacks some of its pixels. Decoders would find out with memory for all of them. */
-  readonly isWhole: boolean;
+  /** What is surely wrong with its pixels. Decoders would find out with memory for all of them. */
+  readonly flaw?: MediaError | undefined;
   /** JPEG: 1 grey, 3 colour, 4 CMYK. */
   readonly components?: number;
 }

@@ -1,12 +1,12 @@
 /**
  * Untrusted bytes to pixels. Type, size and number of pixels are checked before anything is decoded; decoding runs in a worker
- * thread with limits of time and memory, which is ended when they are reached or anything goes wrong.
+ * thread with limits of time and memory. The thread is kept for the next image, so that each costs its decoding alone; one that
+ * reached a limit, failed, or holds much memory is ended, and the next one started at once.
  *   using reader = new ImageReader();
  *   const { width, height, data } = await reader.read(bytes, { fit: (w, h) => ({ width: w, height: h, mode: "pad" }) });
  */
 import { Worker } from "node:worker_threads";
 import { MediaError } from "../errors.ts";
-import { truncated } from "./byte-view.ts";
 import { bytesOfDataUrl, tooManyBytes } from "./data-url.ts";
 import { type DecodeFailure, outOfMemory } from "./decode-failure.ts";
 import type { DecodedImage, DecodeJob } from "./decode-job.ts";
@@ -32,8 +32,9 @@ export const defaultImageLimits: ImageLimits = {
   memoryBytes: 512 * 2 ** 20,
 };
 
-/** The memory of a WebAssembly module never shrinks: a thread that decoded a larger picture is ended, not kept. */
+/** A thread gives memory back when it ends, and nobody knows when before: one that decoded more than this is not kept. */
 const mostPixelsOfKeptThread = 4_000_000;
+const mostBytesOfKeptThread = 4 * 2 ** 20;
 
 export interface ReadImageOptions {
   /** The size that the pixels are to have, from that of the picture. Default: its own. */
@@ -53,6 +54,10 @@ export async function readImage(
 export class ImageReader {
   readonly #limits: ImageLimits;
   #thread: DecodeThread | undefined;
+  /** Takes the place of the thread as soon as it is ready and nothing is being decoded. */
+  #next: DecodeThread | undefined;
+  #isDecoding = false;
+  #isClosed = false;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(limits: Partial<ImageLimits> = {}) {
@@ -64,7 +69,7 @@ export class ImageReader {
    * "image-damaged", "image-bytes", "image-pixels", "image-shape", "image-time", "image-memory", "image-url" or "data-url".
    */
   async read(source: Uint8Array | string, { fit, signal }: ReadImageOptions = {}): Promise<DecodedImage> {
-    const { maxBytes, memoryBytes } = this.#limits;
+    const { maxBytes } = this.#limits;
     const bytes = typeof source === "string" ? bytesOfDataUrl(source, maxBytes) : source;
     if (bytes.length > maxBytes) throw tooManyBytes(bytes.length, maxBytes);
     const header = readImageHeader(bytes);
@@ -72,11 +77,22 @@ export class ImageReader {
       ? [header.height, header.width]
       : [header.width, header.height];
     this.#requireSize(width, height);
-    if (!header.isWhole) throw truncated();
-    const job = { bytes, header, fit: fit?.(width, height), memoryBytes };
-    const result = this.#last.then(() => this.#decode(job, signal));
+    const { flaw, ...sound } = header;
+    if (flaw !== undefined) throw flaw;
+    const wanted = fit?.(width, height);
+    // Bytes travel to the thread: ours, or a copy of the caller's.
+    const own = () => (typeof source === "string" ? bytes : new Uint8Array(bytes));
+    const result = this.#last.then(() => this.#decode({ bytes: own(), header: sound, fit: wanted }, signal));
     this.#last = result.catch(() => {}); // the next one waits for this one, whatever became of it
     return result;
+  }
+
+  /** Starts the thread ahead of the first image: it takes 0.1 to 0.2 s, and some megabytes while nothing is read. */
+  warm(): void {
+    if (this.#isClosed || this.#thread?.isEnded === false) return;
+    this.#startNext();
+    this.#thread = this.#next;
+    this.#next = undefined;
   }
 
   #requireSize(width: number, height: number): void {
@@ -90,37 +106,59 @@ export class ImageReader {
 
   async #decode(job: DecodeJob, signal: AbortSignal | undefined): Promise<DecodedImage> {
     signal?.throwIfAborted();
-    this.#thread ??= new DecodeThread();
+    this.warm();
     const thread = this.#thread;
+    if (thread === undefined) throw new MediaError("The reader of images is closed", { code: "image-decoder" });
+    this.#isDecoding = true;
+    if (isLarge(job)) this.#startNext();
+    const { timeMs } = this.#limits;
+    const halfTime = setTimeout(() => this.#startNext(), timeMs / 2); // the thread may not see the end of it
     try {
-      const image = await thread.decode(job, this.#limits.timeMs, signal);
-      if (job.header.width * job.header.height > mostPixelsOfKeptThread) this.#endThread();
-      return image;
-    } catch (error) {
-      // A decoder that failed may have left anything in its memory.
-      this.#endThread();
-      throw error;
+      return await thread.decode(job, timeMs, signal);
+    } finally {
+      clearTimeout(halfTime);
+      this.#isDecoding = false;
+      if (!thread.isIdle) thread.end();
+      this.warm();
+      this.#change();
     }
   }
 
-  #endThread(): void {
+  #startNext(): void {
+    if (this.#isClosed || this.#next?.isEnded === false) return;
+    this.#next = new DecodeThread(this.#limits.memoryBytes, () => this.#change());
+  }
+
+  /** Meanwhile the thread of before goes on: who sends one bad image after another waits for no start. */
+  #change(): void {
+    if (this.#isDecoding || this.#next?.isReady !== true) return;
     this.#thread?.end();
-    this.#thread = undefined;
+    this.warm();
   }
 
   [Symbol.dispose](): void {
-    this.#endThread();
+    this.#isClosed = true;
+    for (const thread of [this.#thread, this.#next]) thread?.end();
+    this.#thread = undefined;
+    this.#next = undefined;
   }
 }
 
-type Answer = { readonly image: DecodedImage } | { readonly failure: DecodeFailure } | { readonly ready: true };
+function isLarge({ bytes, header }: DecodeJob): boolean {
+  return header.width * header.height > mostPixelsOfKeptThread || bytes.length > mostBytesOfKeptThread;
+}
+
+type Answer = { readonly image: DecodedImage } | { readonly failure: DecodeFailure };
 
 class DecodeThread {
   readonly #worker: Worker;
   readonly #ready = Promise.withResolvers<void>();
-  #job = Promise.withResolvers<DecodedImage>();
+  #job: PromiseWithResolvers<DecodedImage> | undefined;
+  isReady = false;
+  /** It can decode nothing any more. */
+  isEnded = false;
 
-  constructor() {
+  constructor(memoryBytes: number, onReady: () => void) {
     // In the repository TypeScript runs as it is; the package holds JavaScript.
     const file = new URL(
       import.meta.url.endsWith(".ts") ? "./decode-worker.ts" : "./decode-worker.js",
@@ -128,15 +166,35 @@ class DecodeThread {
     );
     const resourceLimits = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 32 };
     // It gets neither the environment of the process nor options like --input-type, which are not for it.
-    this.#worker = new Worker(file, { name: "freehold-images", resourceLimits, env: {}, execArgv: [] });
+    const closed = { env: {}, execArgv: [] };
+    this.#worker = new Worker(file, {
+      name: "freehold-images",
+      resourceLimits,
+      workerData: { memoryBytes },
+      ...closed,
+    });
     this.#worker.unref();
-    this.#worker.on("message", (answer: Answer) => this.#hear(answer));
+    this.#worker.on("message", (answer: Answer | { readonly ready: true }) => {
+      if ("ready" in answer) this.#ready.resolve();
+      else this.#hear(answer);
+    });
     this.#worker.on("error", (error) => this.#fail(errorOfThread(error)));
     this.#worker.on("exit", () => this.#fail(new MediaError("The thread that decodes images has ended")));
-    this.#ready.promise.catch(() => {});
-    this.#job.promise.catch(() => {});
+    this.#ready.promise.then(
+      () => {
+        this.isReady = true;
+        onReady();
+      },
+      () => {},
+    );
   }
 
+  /** It waits for a job: it answered the last one, with an image or with what is wrong with the image. */
+  get isIdle(): boolean {
+    return !this.isEnded && this.#job === undefined;
+  }
+
+  /** The bytes of the job are the thread's from then on. */
   async decode(job: DecodeJob, timeMs: number, signal: AbortSignal | undefined): Promise<DecodedImage> {
     this.#worker.ref();
     const late = Promise.withResolvers<never>();
@@ -145,11 +203,11 @@ class DecodeThread {
     let timer: NodeJS.Timeout | undefined;
     try {
       await Promise.race([this.#ready.promise, late.promise]);
-      this.#job = Promise.withResolvers();
-      this.#job.promise.catch(() => {});
+      const answer = Promise.withResolvers<DecodedImage>();
+      this.#job = answer;
       timer = setTimeout(() => late.reject(tookTooLong(timeMs)), timeMs);
-      this.#worker.postMessage(job);
-      return await Promise.race([this.#job.promise, late.promise]);
+      this.#worker.postMessage(job, [job.bytes.buffer as ArrayBuffer]);
+      return await Promise.race([answer.promise, late.promise]);
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
@@ -158,18 +216,23 @@ class DecodeThread {
   }
 
   end(): void {
+    this.isEnded = true;
     void this.#worker.terminate();
   }
 
   #hear(answer: Answer): void {
-    if ("ready" in answer) this.#ready.resolve();
-    else if ("image" in answer) this.#job.resolve(answer.image);
-    else this.#job.reject(new MediaError(answer.failure.message, withoutHole(answer.failure)));
+    const job = this.#job;
+    // A decoder that ran out of memory still holds it.
+    if (!("failure" in answer) || answer.failure.code !== outOfMemory.code) this.#job = undefined;
+    if ("image" in answer) job?.resolve(answer.image);
+    else job?.reject(new MediaError(answer.failure.message, withoutHole(answer.failure)));
   }
 
   #fail(error: unknown): void {
+    this.isEnded = true;
+    this.isReady = false;
     this.#ready.reject(error);
-    this.#job.reject(error);
+    this.#job?.reject(error);
   }
 }
 

@@ -31,7 +31,8 @@ export function readJpegHeader(bytes: Uint8Array): ImageHeader {
     if (length < 2) throw damaged("a segment has no length");
     if (isFrame(marker)) {
       const frame = readFrame(view, marker, at);
-      return { ...frame, orientation, isWhole: canHold(bytes.subarray(at + length), frame.width * frame.height) };
+      const isWhole = canHold(bytes.subarray(at + length), frame.width * frame.height);
+      return { ...frame, orientation, flaw: isWhole ? undefined : truncated() };
     }
     if (marker === 0xe1 && latin1(bytes, at + 2, at + 8) === "Exif\0\0") {
       orientation = exifOrientation(bytes.subarray(at + 2, at + length));

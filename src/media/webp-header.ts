@@ -46,7 +46,7 @@ export function readWebpHeader(bytes: Uint8Array): ImageHeader {
   if (canvas !== undefined && (canvas.width !== image.width || canvas.height !== image.height)) {
     throw damaged(`its canvas is ${canvas.width} x ${canvas.height}, its pixels ${image.width} x ${image.height}`);
   }
-  return { kind: "webp", ...image, orientation, isWhole };
+  return { kind: "webp", ...image, orientation, flaw: isWhole ? undefined : truncated() };
 }
 
 /** The frame header of VP8 (RFC 6386, section 9.1). */

@@ -48,6 +48,11 @@ export class ImageEncoder {
     this.#reader = new ImageReader(limits);
   }
 
+  /** Starts what reads images, so that the first one finds it ready. */
+  warm(): void {
+    this.#reader.warm();
+  }
+
   /** Positions that an image of this many pixels takes in the text. */
   plan(width: number, height: number): ImagePlan {
     return planImage(width, height, this.config);

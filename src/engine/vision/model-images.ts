@@ -38,6 +38,7 @@ export class ModelImages implements Disposable {
     this.config = config;
     this.maxBytes = limits.maxBytes ?? defaultImageLimits.maxBytes;
     this.#encoder = new ImageEncoder(config, device, limits);
+    this.#encoder.warm();
   }
 
   /** Decodes an image and fits it; nothing is computed yet. Throws a MediaError. */
