@@ -4,7 +4,6 @@
  * CMYK pictures may differ by 2 levels, more where their colour is subsampled.
  */
 import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import jpegJs from "jpeg-js";
 import { damaged, truncated, unsupported } from "./byte-view.ts";
 import { decodeGif } from "./gif.ts";
@@ -23,7 +22,7 @@ interface Rgba {
 /** The decoders of a thread. Each library is compiled once; each image gets an instance of its own, which ends with it. */
 export class Decoders {
   readonly #memoryBytes: number;
-  readonly #modules = new Map<string, Promise<WebAssembly.Module>>();
+  readonly #modules = new Map<Library, Promise<WebAssembly.Module>>();
 
   /** `memoryBytes`: what a decoder may have at a time. */
   constructor(memoryBytes: number) {
@@ -33,9 +32,9 @@ export class Decoders {
   /** Loads and compiles all of them, so that the first image costs its decoding alone. */
   async prepare(): Promise<void> {
     await Promise.all([
-      this.#compiled(pngFile),
-      jpegDecoder(this.#compiled(jpegFile)),
-      webpDecoder(this.#compiled(webpFile)),
+      this.#compiled("png"),
+      jpegDecoder(this.#compiled("jpeg")),
+      webpDecoder(this.#compiled("webp")),
     ]);
   }
 
@@ -43,12 +42,12 @@ export class Decoders {
   async decode(bytes: Uint8Array, header: ImageHeader): Promise<Pixels> {
     switch (header.kind) {
       case "png":
-        return decodePng(await this.#compiled(pngFile), bytes);
+        return decodePng(await this.#compiled("png"), bytes);
       case "jpeg":
         if (header.components === 4) return decodeCmykJpeg(bytes, this.#memoryBytes);
-        return pixelsOf((await jpegDecoder(this.#compiled(jpegFile))).decode(bytes, false));
+        return pixelsOf((await jpegDecoder(this.#compiled("jpeg"))).decode(bytes, false));
       case "webp":
-        return pixelsOf((await webpDecoder(this.#compiled(webpFile))).decode(bytes));
+        return pixelsOf((await webpDecoder(this.#compiled("webp"))).decode(bytes));
       case "gif":
         return decodeGif(bytes);
       default:
@@ -56,19 +55,22 @@ export class Decoders {
     }
   }
 
-  #compiled(file: string): Promise<WebAssembly.Module> {
-    const module = this.#modules.get(file) ?? compile(file, this.#memoryBytes);
-    this.#modules.set(file, module);
+  #compiled(library: Library): Promise<WebAssembly.Module> {
+    const module = this.#modules.get(library) ?? compile(library, this.#memoryBytes);
+    this.#modules.set(library, module);
     return module;
   }
 }
 
-const pngFile = "@jsquash/png/codec/pkg/squoosh_png_bg.wasm";
-const jpegFile = "@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm";
-const webpFile = "@jsquash/webp/codec/dec/webp_dec.wasm";
+const wasmFiles = {
+  png: () => import.meta.resolve("@jsquash/png/codec/pkg/squoosh_png_bg.wasm"),
+  jpeg: () => import.meta.resolve("@jsquash/jpeg/codec/dec/mozjpeg_dec.wasm"),
+  webp: () => import.meta.resolve("@jsquash/webp/codec/dec/webp_dec.wasm"),
+};
+type Library = keyof typeof wasmFiles;
 
-async function compile(file: string, memoryBytes: number): Promise<WebAssembly.Module> {
-  const bytes = await readFile(createRequire(import.meta.url).resolve(file));
+async function compile(library: Library, memoryBytes: number): Promise<WebAssembly.Module> {
+  const bytes = await readFile(new URL(wasmFiles[library]()));
   return WebAssembly.compile(limitWasmMemory(bytes, memoryBytes));
 }
 

@@ -173,13 +173,13 @@ class DecodeThread {
       workerData: { memoryBytes },
       ...closed,
     });
-    this.#worker.unref();
     this.#worker.on("message", (answer: Answer | { readonly ready: true }) => {
       if ("ready" in answer) this.#ready.resolve();
       else this.#hear(answer);
     });
     this.#worker.on("error", (error) => this.#fail(errorOfThread(error)));
     this.#worker.on("exit", () => this.#fail(new MediaError("The thread that decodes images has ended")));
+    this.#worker.unref(); // behind the listeners: who listens for messages holds the process
     this.#ready.promise.then(
       () => {
         this.isReady = true;

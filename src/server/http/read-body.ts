@@ -2,6 +2,7 @@
  * The body of a request, within bounds: its length is refused before it is read where it is declared, and while it is read where it
  * is not; all bodies together have a bound as well. Text is strict UTF-8, JSON is counted while it is parsed.
  */
+import { isAscii } from "node:buffer";
 import type { IncomingMessage } from "node:http";
 import { setImmediate as othersTurn } from "node:timers/promises";
 import { FormatError } from "../../errors.ts";
@@ -120,6 +121,7 @@ function checkContentType(type: string | undefined): void {
 }
 
 function decodeText(bytes: Buffer): string {
+  if (isAscii(bytes)) return bytes.toString("latin1"); // a third of the time, for the megabytes of an image
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
@@ -138,7 +140,8 @@ async function parseBounded(text: string, limits: BodyLimits): Promise<Json> {
     const reader = new JsonReader(text, { maxDepth, maxValues, maxParts });
     while (!reader.advance(valuesAtOnce)) await othersTurn();
     if (isLong) await othersTurn();
-    return /\\u[dD][89a-fA-F]/.test(text) ? wellFormed(reader.value) : reader.value;
+    const hasSurrogates = text.includes("\\u") && /\\u[dD][89a-fA-F]/.test(text);
+    return hasSurrogates ? wellFormed(reader.value) : reader.value;
   } catch (error) {
     if (error instanceof FormatError) throw new HttpError(400, error.message, { code: error.code, cause: error });
     throw error;

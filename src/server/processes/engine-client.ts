@@ -103,10 +103,10 @@ export class EngineClient implements EnginePort {
     this.#socket = socket;
     socket.on("error", () => undefined);
     socket.once("connect", () => {
-      // It takes any values: prompts with biases hold maps.
+      // Prompts with biases hold maps. The millions of characters of an image are copied as they are; JSON looks at each.
       this.#channel = new FrameChannel(
         socket,
-        ({ type }) => type !== "submit",
+        ({ type }) => type !== "submit" && type !== "image",
         (message) => this.#hear(message),
       );
     });
