@@ -103,7 +103,7 @@ class SafetensorsCheckpoint implements Checkpoint {
       return { shape: parameter.shape, data: await loadFloats(parameter, parts, this.#blockOf(parameter)) };
     }
     const data = await loadIntegers(parts[0]!);
-    requireExperts(data, parameter, this.config);
+    requireExperts(data, parameter, this.config, parts[0]!.file.source.name);
     return { shape: parameter.shape, data };
   }
 
@@ -395,7 +395,12 @@ function listed(names: readonly string[], most = 20): string {
 }
 
 /** A table of experts must name experts that exist, each once a token. */
-export function requireExperts(table: Int32Array, { name, shape }: Parameter, { numExperts }: ModelConfig): void {
+export function requireExperts(
+  table: Int32Array,
+  { name, shape }: Parameter,
+  { numExperts }: ModelConfig,
+  where: string,
+): void {
   const k = shape[1]!;
   for (let i = 0; i < table.length; i++) {
     const row = Math.floor(i / k) * k;
@@ -403,9 +408,7 @@ export function requireExperts(table: Int32Array, { name, shape }: Parameter, { 
     if (!wrong) continue;
     throw new ModelError(
       `${name} names the expert ${table[i]} for token ${row / k}, which does not exist or stands twice`,
-      {
-        code: "bad-weights",
-      },
+      { code: "bad-weights", where, hint: "The table is damaged; download the model again" },
     );
   }
 }

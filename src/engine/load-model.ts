@@ -162,6 +162,7 @@ interface ModelInFiles {
   /** The folder; a GGUF file has none. */
   readonly files?: ModelFiles;
   readonly tokenizer: Tokenizer | undefined;
+  readonly tokenizerFault?: string;
   readonly defaults: GenerationDefaults;
   readonly addsBeginOfSequence: boolean;
   readonly notes: readonly string[];
@@ -171,12 +172,13 @@ interface ModelInFiles {
 function usableTokenizer(
   { metadata }: GgufCheckpoint,
   name: string,
-): { tokenizer: Tokenizer | undefined; notes: readonly string[] } {
+): { tokenizer: Tokenizer | undefined; tokenizerFault?: string; notes: readonly string[] } {
   try {
     return { tokenizer: tokenizerOfGguf({ metadata, name }), notes: [] };
   } catch (error) {
     if (!(error instanceof ModelError || error instanceof FormatError)) throw error;
-    return { tokenizer: undefined, notes: [`${error.message}; the model works on token ids`] };
+    const notes = [`${error.message}; the model works on token ids`];
+    return { tokenizer: undefined, tokenizerFault: error.message, notes };
   }
 }
 
@@ -184,8 +186,12 @@ async function openModelFiles(reference: string, signal: AbortSignal | undefined
   if (isGgufPath(reference)) {
     const checkpoint = await openGgufFile(reference, signal);
     const addsBeginOfSequence = metadataValue(checkpoint, "tokenizer.ggml.add_bos_token") === true;
-    const { tokenizer, notes } = usableTokenizer(checkpoint, reference);
-    return { checkpoint, tokenizer, defaults: { eosTokenIds: [] }, addsBeginOfSequence, notes };
+    return {
+      checkpoint,
+      ...usableTokenizer(checkpoint, reference),
+      defaults: { eosTokenIds: [] },
+      addsBeginOfSequence,
+    };
   }
   const files = await folderFiles(reference, signal);
   const checkpoint = await openCheckpoint(files);

@@ -32,10 +32,11 @@ export class ConfigReader {
     return Math.max(least, 1);
   }
 
+  /** A number that float32 can hold: the kernels compute with it. */
   number(key: string, { otherwise, positive = false }: { otherwise?: number; positive?: boolean }): number {
     const value = this.raw(key) ?? otherwise;
-    if (typeof value === "number" && Number.isFinite(value) && (positive ? value > 0 : value >= 0)) return value;
-    this.#wrong(key, value, positive ? "a number above 0" : "a number of at least 0");
+    if (typeof value === "number" && Number.isFinite(Math.fround(value)) && isInRange(value, positive)) return value;
+    this.#wrong(key, value, positive ? "a number above 0 in float32" : "a number of at least 0 in float32");
     return 1;
   }
 
@@ -63,4 +64,8 @@ export class ConfigReader {
     const shown = JSON.stringify(value)?.slice(0, 60);
     this.problems.push(value === undefined ? `${name} is missing` : `${name} is ${shown}, not ${expected}`);
   }
+}
+
+function isInRange(value: number, positive: boolean): boolean {
+  return positive ? Math.fround(value) > 0 : value >= 0;
 }
