@@ -14,9 +14,14 @@ export class ConfigReader {
     return Object.hasOwn(this.#json, key) ? this.#json[key] : undefined;
   }
 
+  /** Undefined where the key is absent or null. */
   section(key: string): ConfigReader | undefined {
     const value = this.raw(key);
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+    if (value === undefined || value === null) return undefined;
+    if (typeof value !== "object" || Array.isArray(value)) {
+      this.#wrong(key, value, "an object");
+      return undefined;
+    }
     return new ConfigReader(value as Record<string, unknown>, `${this.#prefix}${key}.`, this.problems);
   }
 
