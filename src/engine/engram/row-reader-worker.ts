@@ -12,7 +12,9 @@ function read({ id, rows, stretches, stride, memory }: ReadJob): ReadDone {
       const found = readOrFail(file, bytes, at + i * stride, rowBytes, offset);
       if (found === rowBytes) continue;
       const error =
-        typeof found === "string" ? found : `${path} ends at byte ${offset + found}, ${offset + rowBytes} were expected`;
+        typeof found === "string"
+          ? found
+          : `${path} ends at byte ${offset + found}, ${offset + rowBytes} were expected`;
       return { id, where: path, error };
     }
   }

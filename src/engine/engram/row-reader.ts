@@ -61,7 +61,7 @@ export class ThreadReader implements RowReader {
     for (const path of new Set(paths)) this.#files.set(path, openFile(path));
     const name = import.meta.url.endsWith(".ts") ? "./row-reader-worker.ts" : "./row-reader-worker.js";
     this.#threads = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL(name, import.meta.url));
+      const worker = new Worker(new URL(name, import.meta.url), { execArgv: [] });
       worker.on("message", (done: ReadDone) => this.#settle(done));
       worker.on("error", (error) => this.#fail(error));
       worker.on("exit", () => this.#fail(new Error("a reading thread ended")));
