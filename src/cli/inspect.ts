@@ -2,12 +2,14 @@
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import type { Checkpoint } from "../engine/checkpoint.ts";
-import { folderFiles, isGgufPath, openCheckpointAt } from "../engine/checkpoint-folder.ts";
+import { folderFiles, isGgufPath, openCheckpointAt, openGgufHeaders } from "../engine/checkpoint-folder.ts";
 import { defaultEngramCacheBytes } from "../engine/engram/engram-memory.ts";
 import { FileSource } from "../engine/file-source.ts";
+import { closeParts, isDeepseek } from "../engine/gguf-checkpoint.ts";
 import { embeddedModel, readsImages } from "../engine/load-model.ts";
 import { countParameters, engramNeed, memoryNeed, parameterCounts, weightBytes } from "../engine/memory-need.ts";
 import { openVisionCheckpoint } from "../engine/vision/vision-checkpoint.ts";
+import type { GgufFile, GgufValue } from "../format/gguf.ts";
 import { openSafetensors, type TensorInfo } from "../format/safetensors.ts";
 import { command, type OutputOptions, terminalOf, wholeNumber } from "./model-options.ts";
 
@@ -30,10 +32,49 @@ export function addInspect(program: Command): void {
 async function inspect(reference: string | undefined, options: InspectOptions): Promise<void> {
   const terminal = terminalOf(options);
   const path = reference ?? embeddedModel;
-  const isFile = !isGgufPath(path) && ((await stat(path).catch(() => undefined))?.isFile() ?? false);
-  const report = isFile ? await inspectSafetensors(path) : await inspectModel(path, options.context);
+  const report = await reportOn(path, options.context);
+  const isModel = "architecture" in report;
   if (terminal.json) await terminal.writeJson(report);
-  else await terminal.write(`${format(report, options.tensors ?? isFile)}\n`);
+  else await terminal.write(`${format(report, options.tensors ?? !isModel)}\n`);
+}
+
+async function reportOn(path: string, context: number | undefined): Promise<Report> {
+  if (isGgufPath(path)) return inspectGguf(path, context);
+  const isFile = (await stat(path).catch(() => undefined))?.isFile() ?? false;
+  return isFile ? inspectSafetensors(path) : inspectModel(path, context);
+}
+
+/** Of any GGUF file what it holds; of a model that this version runs also what it is. */
+async function inspectGguf(path: string, context: number | undefined) {
+  const files = await openGgufHeaders(path);
+  try {
+    const [first] = files as readonly [GgufFile];
+    const metadata = Object.fromEntries(
+      [...first.metadata].map(([key, { type, value }]) => [key, { type, ...shownValue(value) }]),
+    );
+    const header = { gguf_version: first.version, alignment: first.alignment, parts: files.length, metadata };
+    if (isDeepseek(files)) return { ...(await inspectModel(path, context)), ...header };
+    const tensors = files.flatMap(({ tensors, source }) =>
+      [...tensors.values()].map((tensor) => ({ ...tensor, dtype: tensor.type.name, file: source.name })),
+    );
+    return { format: "gguf", ...header, ...tensorReport(tensors, undefined) };
+  } finally {
+    await closeParts(files);
+  }
+}
+
+/** Lists that are longer, a vocabulary, are shown by their length and their beginning. */
+const mostShown = 256;
+
+function shownValue(value: GgufValue): { value: unknown } | { length: number; first: unknown } {
+  if (!Array.isArray(value) || value.length <= mostShown) return { value: jsonValue(value) };
+  return { length: value.length, first: jsonValue(value.slice(0, 8)) };
+}
+
+/** What JSON numbers cannot say is text. */
+function jsonValue(value: GgufValue): unknown {
+  if (typeof value === "object") return value.map(jsonValue);
+  return typeof value === "bigint" || (typeof value === "number" && !Number.isFinite(value)) ? String(value) : value;
 }
 
 async function inspectSafetensors(path: string) {
@@ -140,7 +181,8 @@ function tensorReport(tensors: readonly (TensorInfo & { readonly file?: string }
   };
 }
 
-type Report = ReturnType<typeof tensorReport> & Partial<Awaited<ReturnType<typeof inspectModel>>>;
+type Report = ReturnType<typeof tensorReport> &
+  Partial<Awaited<ReturnType<typeof inspectModel>>> & { readonly metadata?: Readonly<Record<string, unknown>> };
 
 function format(report: Report, listTensors: boolean): string {
   const lines: string[] = [];
@@ -173,10 +215,20 @@ function format(report: Report, listTensors: boolean): string {
     ([dtype, entry]) => `${dtype} ${entry.tensors} (${bytes(entry.bytes)})`,
   );
   lines.push(`tensors       ${report.tensors.length}: ${types.join(", ")}`);
+  for (const [key, value] of Object.entries(report.metadata ?? {}))
+    lines.push(`metadata      ${key}  ${shortly(value)}`);
   for (const note of report.notes ?? []) lines.push(`note          ${note}`);
   if (listTensors)
     for (const { name, dtype, shape } of report.tensors) lines.push(`${dtype.padEnd(8)} ${name} [${shape.join(", ")}]`);
   return lines.join("\n");
+}
+
+/** A value of the metadata on one line. */
+function shortly(value: unknown): string {
+  const { value: plain = value, length, first } = value as { value?: unknown; length?: number; first?: unknown };
+  const text = JSON.stringify(first ?? plain);
+  const shown = text.length > 100 ? `${text.slice(0, 100)}...` : text;
+  return length === undefined || first === undefined ? shown : `${length} of ${shown}`;
 }
 
 function count(parameters: number): string {

@@ -2,9 +2,10 @@
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ModelError } from "../errors.ts";
+import type { GgufFile } from "../format/gguf.ts";
 import { type Checkpoint, type ModelFiles, openCheckpoint } from "./checkpoint.ts";
 import { FileSource } from "./file-source.ts";
-import { type GgufCheckpoint, openGgufCheckpoint } from "./gguf-checkpoint.ts";
+import { bindGguf, closeParts, type GgufCheckpoint, openGgufParts } from "./gguf-checkpoint.ts";
 
 export async function openCheckpointFolder(path: string): Promise<Checkpoint> {
   return openCheckpoint(await folderFiles(path));
@@ -16,8 +17,19 @@ export function isGgufPath(path: string): boolean {
 
 /** Opens a GGUF file, and the other parts of a split one from the same folder. */
 export async function openGgufFile(path: string, signal?: AbortSignal): Promise<GgufCheckpoint> {
+  const files = await openGgufHeaders(path, signal);
+  try {
+    return bindGguf(files);
+  } catch (error) {
+    await closeParts(files);
+    throw error;
+  }
+}
+
+/** The same files, whatever they hold. */
+export async function openGgufHeaders(path: string, signal?: AbortSignal): Promise<readonly GgufFile[]> {
   const open = (part: string) => FileSource.open(part, signal);
-  return openGgufCheckpoint(await open(path), (name) => open(join(dirname(path), name)));
+  return openGgufParts(await open(path), (name) => open(join(dirname(path), name)));
 }
 
 /** A folder with config.json, or a GGUF file. */

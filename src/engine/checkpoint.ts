@@ -103,7 +103,7 @@ class SafetensorsCheckpoint implements Checkpoint {
       return { shape: parameter.shape, data: await loadFloats(parameter, parts, this.#blockOf(parameter)) };
     }
     const data = await loadIntegers(parts[0]!);
-    requireExperts(data, parameter, this.config);
+    requireExperts(data, parameter, this.config, parts[0]!.file.source.name);
     return { shape: parameter.shape, data };
   }
 
@@ -153,6 +153,8 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
   }
 }
 
+const downloadHint = "Download the file again";
+
 export async function readJson(files: ModelFiles, file: string, hint: string): Promise<unknown> {
   const where = `${files.name}/${file}`;
   if (!(await files.has(file)))
@@ -161,7 +163,7 @@ export async function readJson(files: ModelFiles, file: string, hint: string): P
   let bytes: Uint8Array;
   try {
     if (source.size > 64 * 1024 * 1024)
-      throw new ModelError(`${file} is larger than 64 MiB`, { code: "too-large", where });
+      throw new ModelError(`${file} is larger than 64 MiB`, { code: "too-large", where, hint: downloadHint });
     bytes = await source.read(0, source.size);
   } finally {
     await source.close();
@@ -169,7 +171,8 @@ export async function readJson(files: ModelFiles, file: string, hint: string): P
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    throw new ModelError(`${file} is not JSON: ${(error as Error).message}`, { code: "json", where, cause: error });
+    const message = `${file} is not JSON: ${(error as Error).message}`;
+    throw new ModelError(message, { code: "json", where, hint: downloadHint, cause: error });
   }
 }
 
@@ -193,7 +196,7 @@ async function shardsOf(files: ModelFiles, index: unknown): Promise<{ file: stri
   const where = `${files.name}/model.safetensors.index.json`;
   const weightMap = (index as { weight_map?: unknown } | null)?.weight_map;
   if (typeof weightMap !== "object" || weightMap === null || Array.isArray(weightMap)) {
-    throw new ModelError("The index has no weight_map", { code: "bad-index", where });
+    throw new ModelError("The index has no weight_map", { code: "bad-index", where, hint: downloadHint });
   }
   const shards = new Map<string, string[]>();
   for (const [tensor, file] of Object.entries(weightMap)) {
@@ -201,6 +204,7 @@ async function shardsOf(files: ModelFiles, index: unknown): Promise<{ file: stri
       throw new ModelError(`The index names ${JSON.stringify(file)?.slice(0, 80)}, which is no file name`, {
         code: "bad-index",
         where,
+        hint: "Shards lie beside the index, in the same folder",
       });
     }
     if (!shards.has(file)) shards.set(file, []);
@@ -327,12 +331,18 @@ function partsOf(
       elements: { start: e * 2 * rows * columns + first, count: rows * columns, shape: [count, 2 * rows, columns] },
     }));
   }
-  return Array.from({ length: count }, (_, e) => {
+  const parts: StoredWeight[] = [];
+  // Not all of the 65,536 that a config may name in each of 1024 layers, where hardly any is there.
+  for (let e = 0; e < count && e < 2 * parts.length + mostListed; e++) {
     const one = take(`${prefix}.${e}.${role}.weight`);
     if (one === undefined) missing.push(`${prefix}.${e}.${role}.weight`);
-    return one;
-  }).filter((part) => part !== undefined);
+    else parts.push(one);
+  }
+  return parts;
 }
+
+/** Names in a message. */
+const mostListed = 20;
 
 /** What is wrong with a stored tensor for this parameter, if anything. */
 function faultOf(part: StoredWeight, parameter: Parameter, config: ModelConfig): string | undefined {
@@ -389,13 +399,18 @@ export function throwProblems(problems: WeightProblems, where: string): void {
   });
 }
 
-function listed(names: readonly string[], most = 20): string {
+function listed(names: readonly string[], most = mostListed): string {
   const shown = names.slice(0, most).map((name) => (name.length > 100 ? `${name.slice(0, 100)}...` : name));
   return shown.join(", ") + (names.length > most ? ` and ${names.length - most} more` : "");
 }
 
 /** A table of experts must name experts that exist, each once a token. */
-export function requireExperts(table: Int32Array, { name, shape }: Parameter, { numExperts }: ModelConfig): void {
+export function requireExperts(
+  table: Int32Array,
+  { name, shape }: Parameter,
+  { numExperts }: ModelConfig,
+  where: string,
+): void {
   const k = shape[1]!;
   for (let i = 0; i < table.length; i++) {
     const row = Math.floor(i / k) * k;
@@ -403,9 +418,7 @@ export function requireExperts(table: Int32Array, { name, shape }: Parameter, { 
     if (!wrong) continue;
     throw new ModelError(
       `${name} names the expert ${table[i]} for token ${row / k}, which does not exist or stands twice`,
-      {
-        code: "bad-weights",
-      },
+      { code: "bad-weights", where, hint: "The table is damaged; download the model again" },
     );
   }
 }

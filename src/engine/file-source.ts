@@ -1,4 +1,5 @@
 /** A file on disk as a ByteSource. */
+import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { basename } from "node:path";
 import { FormatError, ModelError } from "../errors.ts";
@@ -6,6 +7,9 @@ import type { ByteSource } from "../format/byte-source.ts";
 
 /** Bytes that are read at once: after each such piece an aborted signal is heard. */
 const pieceBytes = 64 << 20;
+
+/** To read, and without waiting for a writer where the path is a pipe. Windows has no such flag, nor such paths. */
+const openFlags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
 
 export class FileSource implements ByteSource {
   readonly name: string;
@@ -31,14 +35,23 @@ export class FileSource implements ByteSource {
   static async open(path: string, signal?: AbortSignal): Promise<FileSource> {
     signal?.throwIfAborted();
     try {
-      const handle = await open(path, "r");
+      const handle = await open(path, openFlags);
       const stat = await handle.stat();
       if (stat.isFile()) return new FileSource(path, stat.size, handle, signal);
       await handle.close();
     } catch (error) {
-      throw new ModelError(`Cannot open the file: ${reason(error)}`, { code: "file", where: path, cause: error });
+      throw new ModelError(`Cannot open the file: ${reason(error)}`, {
+        code: "file",
+        where: path,
+        hint: "Give the path of a file that this user may read",
+        cause: error,
+      });
     }
-    throw new ModelError("Cannot open the file: it is no regular file", { code: "file", where: path });
+    throw new ModelError("Cannot open the file: it is no regular file", {
+      code: "file",
+      where: path,
+      hint: "Give the path of a file; what a pipe gives, write to a file first",
+    });
   }
 
   async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {

@@ -57,7 +57,7 @@ export class GgufCheckpoint implements Checkpoint {
     const bytes = await file.source.read(tensor.begin, tensor.end - tensor.begin);
     if (parameter.kind === "integers") {
       const data = new Int32Array(bytes.buffer);
-      requireExperts(data, parameter, this.config);
+      requireExperts(data, parameter, this.config, file.source.name);
       return { shape: parameter.shape, data };
     }
     if (tensor.type.name === "F32") return { shape: parameter.shape, data: new Float32Array(bytes.buffer) };
@@ -79,7 +79,7 @@ export class GgufCheckpoint implements Checkpoint {
   async checkScales(): Promise<void> {}
 
   async close(): Promise<void> {
-    await Promise.all(this.#files.map(({ source }) => source.close()));
+    await closeParts(this.#files);
   }
 }
 
@@ -89,8 +89,8 @@ interface Binding {
   readonly tensor: GgufTensor;
 }
 
-/** Opens a file, and with the first part of a split one all others. */
-export async function openGgufCheckpoint(source: ByteSource, openPart: OpenPart): Promise<GgufCheckpoint> {
+/** The headers of a file, and with the first part of a split one of all others, whatever they hold. */
+export async function openGgufParts(source: ByteSource, openPart: OpenPart): Promise<readonly GgufFile[]> {
   const sources = [source];
   try {
     const first = await openGguf(source);
@@ -101,18 +101,28 @@ export async function openGgufCheckpoint(source: ByteSource, openPart: OpenPart)
       files.push(await openGguf(part));
     }
     checkParts(files);
-    return bind(files);
+    return files;
   } catch (error) {
     await Promise.all(sources.map((opened) => opened.close()));
     throw error;
   }
 }
 
-function bind(files: readonly GgufFile[]): GgufCheckpoint {
+export async function closeParts(files: readonly GgufFile[]): Promise<void> {
+  await Promise.all(files.map(({ source }) => source.close()));
+}
+
+/** The files hold a model of the architecture that this version runs. */
+export function isDeepseek(files: readonly GgufFile[]): boolean {
+  return metadataValue(files[0]!, "general.architecture") === "deepseek4";
+}
+
+/** Finds the parameters of a model in open files, which are its own from then on. */
+export function bindGguf(files: readonly GgufFile[]): GgufCheckpoint {
   const [first] = files;
   const where = first!.source.name;
-  const architecture = metadataValue(first!, "general.architecture");
-  if (architecture !== "deepseek4") {
+  if (!isDeepseek(files)) {
+    const architecture = metadataValue(first!, "general.architecture");
     throw new ModelError(
       `The architecture of the model is not supported: ${JSON.stringify(architecture ?? "none is named")}`,
       {
@@ -163,9 +173,20 @@ function faultOf({ name, type, shape }: GgufTensor, parameter: Parameter): strin
   return type.decode === undefined ? `${name} is ${type.name}, which this version cannot read` : undefined;
 }
 
-/** The value of a metadata key; undefined where there is none. */
-export function metadataValue({ metadata }: Pick<GgufFile, "metadata">, key: string): GgufValue | undefined {
-  return metadata.get(key)?.value;
+/**
+ * The value of a metadata key; undefined where there is none. What a double does not hold exactly comes as the nearest one: beyond 2^53
+ * nothing of a model is legal, and it is refused by its size.
+ */
+export function metadataValue({ metadata }: Pick<GgufFile, "metadata">, key: string): PlainValue | undefined {
+  const entry = metadata.get(key);
+  return entry && plain(entry.value);
+}
+
+type PlainValue = number | boolean | string | readonly PlainValue[];
+
+function plain(value: GgufValue): PlainValue {
+  if (typeof value === "bigint") return Number(value);
+  return typeof value === "object" ? value.map(plain) : value;
 }
 
 /** The names of the parts behind the first: NAME-00002-of-00003.gguf ... */
@@ -173,23 +194,24 @@ function partNames(first: GgufFile): string[] {
   const count = metadataValue(first, "split.count");
   if (count === undefined || count === 1) return [];
   const { name } = first.source;
-  const pattern = /-(\d{5})-of-(\d{5})\.gguf$/.exec(name);
-  const isFirst =
-    metadataValue(first, "split.no") === 0 &&
-    pattern !== null &&
-    Number(pattern[1]) === 1 &&
-    Number(pattern[2]) === count;
-  if (!isFirst) {
-    throw new ModelError("The file is not the first part of a split model", {
-      code: "bad-split",
-      where: name,
-      hint: "Give the part that ends in -00001-of-….gguf",
-    });
+  const refuse = (message: string, hint: string): never => {
+    throw new ModelError(message, { code: "bad-split", where: name, hint });
+  };
+  if (metadataValue(first, "split.no") !== 0)
+    refuse("The file is not the first part of a split model", "Give the part that ends in -00001-of-….gguf");
+  const pattern = /-00001-of-(\d{5})\.gguf$/.exec(name);
+  if (pattern === null || Number(pattern[1]) !== count) {
+    return refuse(
+      `The file is the first of ${JSON.stringify(count)} parts, which its name does not say`,
+      "Give the parts the names that they were published with: NAME-00001-of-00003.gguf, NAME-00002-of-00003.gguf ...",
+    );
   }
-  return Array.from({ length: (count as number) - 1 }, (_, i) =>
-    name.replace(pattern[0], `-${String(i + 2).padStart(5, "0")}-of-${pattern[2]}.gguf`),
-  );
+  const part = (i: number) => `${name.slice(0, pattern.index)}-${String(i + 1).padStart(5, "0")}-of-${pattern[1]}.gguf`;
+  return Array.from({ length: count - 1 }, (_, i) => part(i + 1));
 }
+
+/** Keys of which every part has its own value. */
+const keysOfPart: ReadonlySet<string> = new Set(["split.no", "general.alignment"]);
 
 /** Parts must say their numbers, the same count, and hold all tensors, each once. */
 function checkParts(files: readonly GgufFile[]): void {
@@ -198,15 +220,20 @@ function checkParts(files: readonly GgufFile[]): void {
     throw new ModelError(message, { code: "bad-split", where: file.source.name, hint: "Download all parts again" });
   };
   const seen = new Set<string>();
+  const same = (key: string, file: GgufFile) =>
+    JSON.stringify(metadataValue(file, key)) === JSON.stringify(metadataValue(files[0]!, key));
   files.forEach((file, i) => {
     if (metadataValue(file, "split.no") !== i)
       fail(`The part says it is number ${metadataValue(file, "split.no")}, not ${i}`, file);
     if (metadataValue(file, "split.count") !== files.length) fail("The parts disagree on their number", file);
+    const other = [...file.metadata.keys()].find((key) => !keysOfPart.has(key) && !same(key, file));
+    if (other !== undefined) fail(`The part says something else of ${JSON.stringify(other)} than the first`, file);
     for (const name of file.tensors.keys()) {
       if (seen.has(name)) fail(`The tensor ${JSON.stringify(name)} is in two parts`, file);
       seen.add(name);
     }
   });
   const total = metadataValue(files[0]!, "split.tensors.count");
-  if (total !== seen.size) fail(`The parts hold ${seen.size} tensors, ${total} are promised`, files[0]!);
+  if (total !== seen.size)
+    fail(`The parts hold ${seen.size} tensors, split.tensors.count is ${total ?? "missing"}`, files[0]!);
 }

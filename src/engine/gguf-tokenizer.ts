@@ -10,29 +10,30 @@ const normalToken = 1;
 const controlToken = 3;
 const byteToken = 6;
 
-/** Undefined when the file holds no tokenizer. */
+/** Undefined when the file holds no tokenizer. Throws a ModelError or FormatError for one of another kind, or whose lists do not fit. */
 export function tokenizerOfGguf(file: Pick<GgufFile, "metadata"> & { readonly name: string }): Tokenizer | undefined {
-  const model = metadataValue(file, "tokenizer.ggml.model");
+  const value = (key: string) => metadataValue(file, `tokenizer.ggml.${key}`);
+  const [model, pre] = [value("model"), value("pre")];
   if (model === undefined || model === "none") return undefined;
-  const pre = metadataValue(file, "tokenizer.ggml.pre");
-  const [tokens, types, merges] = ["tokens", "token_type", "merges"].map((key) =>
-    metadataValue(file, `tokenizer.ggml.${key}`),
-  );
-  const isSupported = model === "gpt2" && typeof pre === "string" && /^deepseek-v[34]$/.test(pre);
-  if (
-    !isSupported ||
-    !Array.isArray(tokens) ||
-    !Array.isArray(types) ||
-    !Array.isArray(merges) ||
-    types.length !== tokens.length
-  ) {
-    throw new ModelError(
+  const refuse = (message: string, hint: string): never => {
+    throw new ModelError(message, { code: "tokenizer", where: file.name, hint });
+  };
+  if (model !== "gpt2" || typeof pre !== "string" || !/^deepseek-v[34]$/.test(pre)) {
+    refuse(
       `The tokenizer ${JSON.stringify(model)} (${JSON.stringify(pre ?? null)}) of the file is not supported`,
-      {
-        code: "tokenizer",
-        where: file.name,
-        hint: "Freehold reads byte-level BPE with the splitting rules deepseek-v3",
-      },
+      "Freehold reads byte-level BPE with the splitting rules deepseek-v3",
+    );
+  }
+  const list = (key: string): readonly unknown[] => {
+    const found = value(key);
+    const what = `tokenizer.ggml.${key} is ${found === undefined ? "missing" : "no list"}`;
+    return Array.isArray(found) ? found : refuse(`Cannot use the tokenizer: ${what}`, "Convert the model again");
+  };
+  const [tokens, types, merges] = [list("tokens"), list("token_type"), list("merges")];
+  if (types.length !== tokens.length) {
+    refuse(
+      `Cannot use the tokenizer: tokenizer.ggml.token_type has ${types.length} entries for ${tokens.length} tokens`,
+      "Convert the model again",
     );
   }
   const entries = tokens.map((content, id) => ({ content: String(content), id, type: types[id] }));

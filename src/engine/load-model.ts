@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import type { DialectName } from "../chat/dialect.ts";
 import type { Activations } from "../device/cpu/kernel-device.ts";
 import type { Device } from "../device/device.ts";
-import { FormatError, ModelError, UsageError } from "../errors.ts";
+import { FormatError, ModelError, RequestError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
 import type { ImageLimits } from "../media/image-reader.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -22,6 +22,7 @@ import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
 import { giveParameter } from "./give-parameter.ts";
 import { type GenerationDefaults, Model } from "./model.ts";
 import { ProcessDevice } from "./process-device.ts";
+import { resolveSamplingOptions, type SamplingOptions } from "./sampling/sampling-options.ts";
 import { ModelImages } from "./vision/model-images.ts";
 import { openVisionCheckpoint as openVision, type VisionCheckpoint } from "./vision/vision-checkpoint.ts";
 import { withoutUndefined } from "./without-undefined.ts";
@@ -162,6 +163,7 @@ interface ModelInFiles {
   /** The folder; a GGUF file has none. */
   readonly files?: ModelFiles;
   readonly tokenizer: Tokenizer | undefined;
+  readonly tokenizerFault?: string;
   readonly defaults: GenerationDefaults;
   readonly addsBeginOfSequence: boolean;
   readonly notes: readonly string[];
@@ -171,12 +173,13 @@ interface ModelInFiles {
 function usableTokenizer(
   { metadata }: GgufCheckpoint,
   name: string,
-): { tokenizer: Tokenizer | undefined; notes: readonly string[] } {
+): { tokenizer: Tokenizer | undefined; tokenizerFault?: string; notes: readonly string[] } {
   try {
     return { tokenizer: tokenizerOfGguf({ metadata, name }), notes: [] };
   } catch (error) {
     if (!(error instanceof ModelError || error instanceof FormatError)) throw error;
-    return { tokenizer: undefined, notes: [`${error.message}; the model works on token ids`] };
+    const notes = [`${error.message}; the model works on token ids`];
+    return { tokenizer: undefined, tokenizerFault: error.message, notes };
   }
 }
 
@@ -184,16 +187,20 @@ async function openModelFiles(reference: string, signal: AbortSignal | undefined
   if (isGgufPath(reference)) {
     const checkpoint = await openGgufFile(reference, signal);
     const addsBeginOfSequence = metadataValue(checkpoint, "tokenizer.ggml.add_bos_token") === true;
-    const { tokenizer, notes } = usableTokenizer(checkpoint, reference);
-    return { checkpoint, tokenizer, defaults: { eosTokenIds: [] }, addsBeginOfSequence, notes };
+    return {
+      checkpoint,
+      ...usableTokenizer(checkpoint, reference),
+      defaults: { eosTokenIds: [] },
+      addsBeginOfSequence,
+    };
   }
   const files = await folderFiles(reference, signal);
   const checkpoint = await openCheckpoint(files);
   try {
     const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;
-    const defaults = await readGenerationConfig(files);
-    const { notes } = checkpoint;
-    return { checkpoint, files, tokenizer, defaults, addsBeginOfSequence: await addsBeginOfSequence(files), notes };
+    const { defaults, notes } = await readGenerationConfig(files);
+    const rest = { addsBeginOfSequence: await addsBeginOfSequence(files), notes: [...checkpoint.notes, ...notes] };
+    return { checkpoint, files, tokenizer, defaults, ...rest };
   } catch (error) {
     await checkpoint.close();
     throw error;
@@ -269,22 +276,40 @@ async function addsBeginOfSequence(files: ModelFiles): Promise<boolean> {
   return ((await readJson(files, file, "")) as { add_bos_token?: unknown } | null)?.add_bos_token === true;
 }
 
-async function readGenerationConfig(files: ModelFiles): Promise<GenerationDefaults> {
+/** What cannot be a default is left out with a note: every request that says nothing would fail of it. */
+async function readGenerationConfig(
+  files: ModelFiles,
+): Promise<{ defaults: GenerationDefaults; notes: readonly string[] }> {
   const file = "generation_config.json";
-  if (!(await files.has(file))) return { eosTokenIds: [] };
+  if (!(await files.has(file))) return { defaults: { eosTokenIds: [] }, notes: [] };
   const json = (await readJson(files, file, "")) as Record<string, unknown> | null;
-  const number = (key: string) => {
-    const value = json?.[key];
-    return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+  const notes: string[] = [];
+  const number = (key: string, isUsable: (value: number) => boolean): number | undefined => {
+    const value = json?.[key] ?? undefined;
+    if (value === undefined || (typeof value === "number" && isUsable(value))) return value;
+    notes.push(`${file}: ${key} is ${JSON.stringify(value)}, which is left out`);
+    return undefined;
   };
-  const eos = json?.eos_token_id;
+  const topK = number("top_k", (k) => k === -1 || isSamplingOption({ topK: k }));
   const values = withoutUndefined({
-    temperature: json?.do_sample === false ? 0 : number("temperature"),
-    topP: number("top_p"),
-    topK: number("top_k"),
-    maxTokens: number("max_new_tokens"),
+    temperature:
+      json?.do_sample === false ? 0 : number("temperature", (temperature) => isSamplingOption({ temperature })),
+    topP: number("top_p", (topP) => isSamplingOption({ topP })),
+    topK: topK === -1 ? 0 : topK, // both are all
+    maxTokens: number("max_new_tokens", (tokens) => Number.isSafeInteger(tokens) && tokens > 0),
   });
-  return { ...values, eosTokenIds: [eos].flat().filter((id): id is number => Number.isInteger(id)) };
+  const eosTokenIds = [json?.eos_token_id].flat().filter((id): id is number => Number.isInteger(id));
+  return { defaults: { ...values, eosTokenIds }, notes };
+}
+
+function isSamplingOption(option: SamplingOptions): boolean {
+  try {
+    resolveSamplingOptions(option);
+    return true;
+  } catch (error) {
+    if (error instanceof RequestError) return false;
+    throw error;
+  }
 }
 
 function checkContext(contextLength: number | undefined): number | undefined {

@@ -62,6 +62,8 @@ export interface ModelParts {
   readonly images?: ModelImages | undefined;
   /** Absent when the folder holds none: such a model works on token ids. */
   readonly tokenizer: Tokenizer | undefined;
+  /** Why the one that the files hold cannot be used. */
+  readonly tokenizerFault?: string;
   readonly dialect: DialectName;
   readonly defaults: GenerationDefaults;
   readonly contextLength: number;
@@ -74,6 +76,7 @@ export class Model implements Disposable {
   readonly name: string;
   readonly config: ModelConfig;
   readonly #tokenizer: Tokenizer | undefined;
+  readonly #tokenizerFault: string | undefined;
   readonly dialect: DialectName;
   readonly defaults: GenerationDefaults;
   /** Tokens that prompt and answer may have together. */
@@ -94,6 +97,7 @@ export class Model implements Disposable {
     this.name = parts.name;
     this.config = parts.config;
     this.#tokenizer = parts.tokenizer;
+    this.#tokenizerFault = parts.tokenizerFault;
     this.dialect = parts.dialect;
     this.defaults = parts.defaults;
     this.contextLength = parts.contextLength;
@@ -111,7 +115,8 @@ export class Model implements Disposable {
   /** Throws a ModelError when the model came without one. */
   get tokenizer(): Tokenizer {
     if (this.#tokenizer !== undefined) return this.#tokenizer;
-    throw new ModelError("The model has no tokenizer that can be used", {
+    const message = "The model has no tokenizer that can be used";
+    throw new ModelError(this.#tokenizerFault === undefined ? message : `${message}: ${this.#tokenizerFault}`, {
       code: "no-tokenizer",
       where: this.name,
       hint: "Give token ids (--ids), or copy the model's tokenizer.json into its folder",

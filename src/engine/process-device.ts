@@ -163,7 +163,12 @@ class Channel {
   constructor() {
     const name = import.meta.url.endsWith(".ts") ? "./device-process.ts" : "./device-process.js";
     const file = fileURLToPath(new URL(name, import.meta.url));
-    this.#child = fork(file, { serialization: "advanced", stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    // Options of this program's command line, such as --input-type, are not for the child.
+    this.#child = fork(file, {
+      serialization: "advanced",
+      execArgv: [],
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+    });
     this.#child.on("message", (response: Response) => this.#settle(response));
     this.#child.on("error", (error) => this.#fail(`cannot be reached: ${error.message}`));
     this.#child.on("exit", (code, signal) => this.#fail(`ended with ${signal ?? `status ${code}`}`));

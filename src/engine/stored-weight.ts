@@ -152,6 +152,7 @@ async function storedScales({ scale }: StoredWeight): Promise<Uint8Array> {
     throw new FormatError((error as Error).message, {
       code: "bad-scale",
       where: `${file.source.name}, ${info.name}`,
+      hint: "The file is damaged; download it again",
       cause: error,
     });
   }

@@ -35,9 +35,11 @@ export interface GgufFile {
   readonly tensors: ReadonlyMap<string, GgufTensor>;
 }
 
-/** Bytes of header that are read at first, and at most. */
+/** Bytes of header that are read at first, and at most: the largest vocabularies in use take 20 MiB. */
 const firstRead = 1 << 20;
-const maxHeaderBytes = 1 << 30;
+const maxHeaderBytes = 1 << 26;
+/** Values of all arrays together: each takes many times the byte that it may have in the file. */
+const maxValues = 1 << 22;
 
 /** Reads and checks the header; tensors stay where they are. Throws a FormatError whose code names the fault. */
 export async function openGguf(source: ByteSource): Promise<GgufFile> {
@@ -51,7 +53,7 @@ export async function openGguf(source: ByteSource): Promise<GgufFile> {
       if (!(error instanceof NeedMoreBytes)) throw error;
       if (length === source.size) throw located(fail("truncated", "the file ends within the header"), source.name);
       if (length >= maxHeaderBytes)
-        throw located(fail("header-too-large", "the header is larger than 1 GiB"), source.name);
+        throw located(fail("header-too-large", "the header is larger than 64 MiB"), source.name);
     }
   }
 }
@@ -78,11 +80,12 @@ function parseHeader(cursor: Cursor): Omit<GgufFile, "source"> {
   const tensorCount = cursor.count(24, "tensors");
   const entryCount = cursor.count(13, "metadata entries");
   const metadata = new Map<string, GgufEntry>();
+  const budget: ValueBudget = { left: maxValues };
   for (let i = 0; i < entryCount; i++) {
     const key = cursor.name(65_535, "a key");
     if (key === "") throw fail("empty-key", "a key is empty");
     if (metadata.has(key)) throw fail("duplicate-key", `the key ${quote(key)} stands twice`);
-    metadata.set(key, readEntry(cursor, key));
+    metadata.set(key, readEntry(cursor, key, budget));
   }
   const alignment = readAlignment(metadata);
   const infos = new Map<string, Omit<GgufTensor, "begin" | "end"> & { offset: number; bytes: number }>();
@@ -127,10 +130,14 @@ const leastBytes = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8];
 const [boolType, stringType, arrayType] = [7, 8, 9];
 const maxArrayDepth = 8;
 
-function readEntry(cursor: Cursor, key: string): GgufEntry {
+interface ValueBudget {
+  left: number;
+}
+
+function readEntry(cursor: Cursor, key: string, budget: ValueBudget): GgufEntry {
   const type = readType(cursor, key);
   if (type !== arrayType) return { type: typeNames[type]!, value: readScalar(cursor, type, key) };
-  const { elementType, value } = readArray(cursor, key, 1);
+  const { elementType, value } = readArray(cursor, key, budget, 1);
   return { type: `ARRAY:${typeNames[elementType]}`, value };
 }
 
@@ -140,14 +147,24 @@ function readType(cursor: Cursor, key: string): number {
   return type;
 }
 
-function readArray(cursor: Cursor, key: string, depth: number): { elementType: number; value: GgufValue[] } {
+function readArray(
+  cursor: Cursor,
+  key: string,
+  budget: ValueBudget,
+  depth: number,
+): { elementType: number; value: GgufValue[] } {
   if (depth > maxArrayDepth) throw fail("array-too-deep", `${quote(key)} is nested deeper than ${maxArrayDepth}`);
   const elementType = readType(cursor, key);
   const count = cursor.length(leastBytes[elementType]!, quote(key));
+  budget.left -= count;
+  if (budget.left < 0)
+    throw fail("too-many-values", `the arrays up to ${quote(key)} hold more than ${maxValues} values`);
   const value: GgufValue[] = [];
   for (let i = 0; i < count; i++) {
     value.push(
-      elementType === arrayType ? readArray(cursor, key, depth + 1).value : readScalar(cursor, elementType, key),
+      elementType === arrayType
+        ? readArray(cursor, key, budget, depth + 1).value
+        : readScalar(cursor, elementType, key),
     );
   }
   return { elementType, value };

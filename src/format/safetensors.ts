@@ -42,7 +42,8 @@ export async function openSafetensors(source: ByteSource): Promise<SafetensorsFi
   const fail = (code: string, message: string, hint?: string): never => {
     throw new FormatError(message, { code, where: source.name, ...(hint === undefined ? {} : { hint }) });
   };
-  if (source.size < 8) fail("too-short", `A safetensors file has at least 8 bytes, this one has ${source.size}`);
+  if (source.size < 8)
+    fail("too-short", `A safetensors file has at least 8 bytes, this one has ${source.size}`, "Download it again");
   const prefix = await source.read(0, 8);
   const length = new DataView(prefix.buffer).getBigUint64(0, true); // 64 bits: compared before any cast
   if (length > BigInt(maxHeaderBytes))

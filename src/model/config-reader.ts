@@ -14,9 +14,14 @@ export class ConfigReader {
     return Object.hasOwn(this.#json, key) ? this.#json[key] : undefined;
   }
 
+  /** Undefined where the key is absent or null. */
   section(key: string): ConfigReader | undefined {
     const value = this.raw(key);
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+    if (value === undefined || value === null) return undefined;
+    if (typeof value !== "object" || Array.isArray(value)) {
+      this.#wrong(key, value, "an object");
+      return undefined;
+    }
     return new ConfigReader(value as Record<string, unknown>, `${this.#prefix}${key}.`, this.problems);
   }
 
@@ -32,10 +37,11 @@ export class ConfigReader {
     return Math.max(least, 1);
   }
 
+  /** A number that float32 can hold: the kernels compute with it. */
   number(key: string, { otherwise, positive = false }: { otherwise?: number; positive?: boolean }): number {
     const value = this.raw(key) ?? otherwise;
-    if (typeof value === "number" && Number.isFinite(value) && (positive ? value > 0 : value >= 0)) return value;
-    this.#wrong(key, value, positive ? "a number above 0" : "a number of at least 0");
+    if (typeof value === "number" && Number.isFinite(Math.fround(value)) && isInRange(value, positive)) return value;
+    this.#wrong(key, value, positive ? "a number above 0 in float32" : "a number of at least 0 in float32");
     return 1;
   }
 
@@ -63,4 +69,8 @@ export class ConfigReader {
     const shown = JSON.stringify(value)?.slice(0, 60);
     this.problems.push(value === undefined ? `${name} is missing` : `${name} is ${shown}, not ${expected}`);
   }
+}
+
+function isInRange(value: number, positive: boolean): boolean {
+  return positive ? Math.fround(value) > 0 : value >= 0;
 }

@@ -66,7 +66,8 @@ const rootNames: ReadonlyMap<string, string> = new Map([
  * for multi-token prediction.
  */
 export function officialNameOfGguf(name: string, numLayers: number): string | undefined {
-  const block = /^blk\.(\d+)\.(.*)$/s.exec(name);
+  // One spelling of each number: "blk.00." would be a second name of the same block.
+  const block = /^blk\.(0|[1-9]\d{0,5})\.(.*)$/s.exec(name);
   if (block === null) return rootNames.get(name);
   const [number, rest] = [Number(block[1]), block[2]!];
   const isLayer = number < numLayers;
@@ -95,7 +96,7 @@ export function ggufBlocks(
 ): { numLayers: number; numModules: number } {
   const modules = new Set<number>();
   for (const name of tensorNames) {
-    const block = /^blk\.(\d{1,4})\.nextn\./.exec(name);
+    const block = /^blk\.(0|[1-9]\d{0,3})\.nextn\./.exec(name);
     if (block !== null) modules.add(Number(block[1]));
   }
   const count = typeof blockCount === "number" ? blockCount : 0; // what is no number, the check of the config refuses
@@ -153,6 +154,9 @@ export function configOfGguf(value: (key: string) => unknown, vocabSize: number 
   const of = (key: string) => value(`deepseek4.${key}`);
   const config: Record<string, unknown> = { model_type: "deepseek_v4", vocab_size: vocabSize };
   for (const [key, name] of Object.entries(configKeys)) if (of(key) !== undefined) config[name] = of(key);
+  // A cached row is key and value.
+  const [keys, values] = [of("attention.key_length"), of("attention.value_length")];
+  if (values !== undefined && values !== keys) config.head_dim = `keys of ${String(keys)}, values of ${String(values)}`;
   const gating = of("expert_gating_func");
   if (gating !== undefined && gating !== sqrtSoftplus) config.scoring_func = `expert_gating_func ${String(gating)}`;
   const clamps = [of("swiglu_clamp_exp"), of("swiglu_clamp_shexp")].flat().filter((clamp) => clamp !== undefined);

@@ -7,18 +7,21 @@ import type { CompressRatio, ModelConfig, RopeConfig, V4Config, YarnConfig } fro
 import { ConfigReader } from "./config-reader.ts";
 import { readV41Parts } from "./parse-v41-config.ts";
 
+const configHint = "Compare it with the config.json that was published with the model";
+
 /** Throws a ModelError: code "unsupported-architecture" for another kind of model, "bad-config" with every problem. */
 export function parseConfig(json: unknown, where = "config.json"): ModelConfig {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelError("The config is not a JSON object", { code: "bad-config", where });
+    throw new ModelError("The config is not a JSON object", { code: "bad-config", where, hint: configHint });
   }
   const reader = new ConfigReader(json as Record<string, unknown>);
   const config = architectureOf(reader, where) === "deepseek-v4.1" ? readV41Config(reader) : readV4Config(reader);
   if (reader.problems.length > 0) {
-    throw new ModelError(`The config does not describe a model: ${reader.problems.join("; ")}`, {
+    const problems = [...new Set(reader.problems)]; // what is read for two purposes is wrong once
+    throw new ModelError(`The config does not describe a model: ${problems.join("; ")}`, {
       code: "bad-config",
       where,
-      hint: "Compare it with the config.json that was published with the model",
+      hint: configHint,
     });
   }
   return config;
@@ -125,10 +128,21 @@ function checkCommonConfig(r: ConfigReader, c: ModelConfig, hasIndexer: boolean)
     scoring === undefined || scoring === "sqrtsoftplus",
     `scoring_func ${JSON.stringify(scoring)} is not sqrtsoftplus`,
   );
+  for (const [key, only] of Object.entries(onlyValues)) {
+    const value = r.raw(key) ?? only;
+    r.require(value === only, `${key} is ${JSON.stringify(value)}, not ${JSON.stringify(only)}`);
+  }
   const keyHeads = r.raw("num_key_value_heads");
   r.require(keyHeads === undefined || keyHeads === 1, "num_key_value_heads is not 1");
   r.require(r.raw("tie_word_embeddings") !== true, "tie_word_embeddings is true");
 }
+
+/** What other architectures choose: a model that says another value would be computed as what it is not. */
+const onlyValues: Readonly<Record<string, unknown>> = {
+  hidden_act: "silu",
+  topk_method: "noaux_tc",
+  attention_bias: false,
+};
 
 function readRopeHeadDim(r: ConfigReader, headDim: number): number {
   const partial = r.raw("partial_rotary_factor");
@@ -182,11 +196,15 @@ function readTheta(r: ConfigReader, key: string, nested: "main" | "compress", ot
 
 function readCompressRope(r: ConfigReader): RopeConfig {
   const theta = readTheta(r, "compress_rope_theta", "compress", 160_000);
-  return { theta, yarn: readYarn(r.section("rope_scaling") ?? r.section("rope_parameters")?.section("compress")) };
+  const yarn = readYarn(r.section("rope_scaling") ?? r.section("rope_parameters")?.section("compress"));
+  // Its ramp divides by the logarithm of theta.
+  r.require(yarn === undefined || theta > 1, `compress_rope_theta is ${theta}: with YaRN it must be above 1`);
+  return { theta, yarn };
 }
 
 function readYarn(r: ConfigReader | undefined): YarnConfig | undefined {
   const type = r?.raw("type") ?? r?.raw("rope_type");
+  r?.require(type !== undefined || r.raw("factor") === undefined, "rope_scaling has a factor and no type");
   if (r === undefined || type === undefined || type === "default") return undefined;
   r.require(type === "yarn", `rope_scaling of the type ${JSON.stringify(type)} is not yarn`);
   return {

@@ -35,7 +35,7 @@ export function readV41Parts(r: ConfigReader, top: ConfigReader, common: Common)
     gateTemperature: r.number("gate_temp", { otherwise: 1, positive: true }),
     engram: readEngram(r, numLayers, vocabSize),
     imageTokenId:
-      top.raw("vision_config") === undefined ? undefined : top.count("image_token_id", { least: 0, most: 2 ** 24 }),
+      top.section("vision_config") === undefined ? undefined : top.count("image_token_id", { least: 0, most: 2 ** 24 }),
     drafter: readDrafter(r, common),
     rounding: "caches",
   };

@@ -145,8 +145,9 @@ function show(value: unknown): string {
 }
 
 function fail(message: string): never {
-  throw new FormatError(`Cannot use tokenizer.json: ${message}`, {
+  throw new FormatError(`Cannot use the tokenizer: ${message}`, {
     code: "tokenizer",
+    where: "tokenizer.json",
     hint: "Freehold reads byte-level BPE with the splitting rules of the DeepSeek V3 and V4 tokenizers",
   });
 }

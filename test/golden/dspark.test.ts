@@ -42,11 +42,30 @@ for (const body of [...bodies, { name: "reference", create: async () => new Refe
     });
     test("the drafts of every anchor are those of the reference", () => checkDrafts(device, runnerOf));
     test("decoding with drafts gives the tokens of plain decoding", () => checkDecoding(device, runnerOf));
+    test("drafts that are asked for at the same time are those that are asked for in turn", () =>
+      checkConcurrentDrafts(device, runnerOf));
   });
 }
 after(() => golden.checkpoint.close());
 
 type RunnerOf = (options?: RunnerOptions) => ModelRunner;
+
+async function checkConcurrentDrafts(device: Device, runnerOf: RunnerOf): Promise<void> {
+  const runner = runnerOf();
+  const drafter = new DsparkDrafter(runner, device);
+  const requests = [];
+  for (const length of [3, 9, 14, 20]) {
+    const sequence = runner.createSequence();
+    await runner.append({ sequence, tokenIds: ids.slice(0, length), outputs: 0 });
+    requests.push({ sequence, anchor: ids[length]!, count: blockSize, choose: mostProbable });
+  }
+  const inTurn: Awaited<ReturnType<typeof drafter.blocks>>[] = [];
+  for (const request of requests) inTurn.push(await drafter.blocks([request]));
+  const together = await Promise.all(requests.map((request) => drafter.blocks([request])));
+  const told = (blocks: typeof inTurn) =>
+    blocks.flat().map(({ tokenIds, logits, confidence }) => ({ tokenIds, logits, confidence }));
+  assert.deepEqual(told(together), told(inTurn));
+}
 
 async function checkDrafts(device: Device, runnerOf: RunnerOf): Promise<void> {
   const stages = Array.from({ length: exact.numMtpModules }, (_, stage) => stage);

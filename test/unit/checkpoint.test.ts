@@ -223,3 +223,16 @@ describe("names of weights", () => {
     });
   }
 });
+
+describe("a config that asks for more than any files hold", () => {
+  test("65,536 experts in each of 1024 layers: the error comes at once and is short", { timeout: 30_000 }, async () => {
+    const layers = 1024;
+    const sizes = { num_hidden_layers: layers, n_routed_experts: 65_536, compress_ratios: Array(layers).fill(4) };
+    const config = { ...configOf("window"), ...sizes };
+    const files = filesOf({ "config.json": config, "model.safetensors": safetensorsBytes(tensorsOf("window")) });
+    await assert.rejects(
+      openCheckpoint(files),
+      (error) => error instanceof ModelError && error.code === "bad-weights" && error.message.length < 10_000,
+    );
+  });
+});

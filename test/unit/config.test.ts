@@ -157,3 +157,46 @@ describe("config.json", () => {
     );
   });
 });
+
+describe("a config of values that cannot be", () => {
+  const strange = [0, -1, 1, 1.5, 1e300, 2 ** 31, 2 ** 53, "x", null, true, [], [0], [1e300], {}, [[1], [2]]];
+
+  for (const [name, config, text] of [
+    ["V4", flash, flash],
+    ["V4.1", flash41, flash41.text_config],
+  ] as const) {
+    test(`of ${name}, in any of its keys: a config, or one error that names the key`, () => {
+      for (const key of new Set([...Object.keys(config), ...Object.keys(text)])) {
+        for (const value of strange) {
+          const changed = structuredClone(config);
+          (key in changed ? changed : changed.text_config)[key] = value;
+          try {
+            const { rmsNormEps, hcEps, routedScalingFactor, swigluLimit, rope, compressRope } = parseConfig(changed);
+            for (const n of [rmsNormEps, hcEps, routedScalingFactor, swigluLimit, rope.theta, compressRope.theta])
+              assert.ok(Number.isFinite(Math.fround(n)), `${key} = ${JSON.stringify(value)} gives ${n}`);
+          } catch (error) {
+            assert.ok(error instanceof ModelError, `${key} = ${JSON.stringify(value)}: ${error}`);
+            assert.ok(error.hint !== undefined);
+          }
+        }
+      }
+    });
+  }
+
+  for (const [key, value] of [
+    ["rope_scaling", 0],
+    ["rope_scaling", { factor: 16 }],
+    ["quantization_config", "fp8"],
+    ["hidden_act", "gelu"],
+    ["topk_method", "group_limited_greedy"],
+    ["attention_bias", true],
+    ["compress_rope_theta", 1],
+  ] as const) {
+    test(`${key} ${JSON.stringify(value)} is refused: it would be computed as something else`, () => {
+      assert.throws(
+        () => parseConfig({ ...flash, [key]: value }),
+        (error) => error instanceof ModelError && error.message.includes(key),
+      );
+    });
+  }
+});

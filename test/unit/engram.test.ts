@@ -1,7 +1,7 @@
 /** The n-gram memory: which rows tokens name, and how rows of a table that is larger than memory are read and kept. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -163,6 +163,41 @@ describe("a table read by row", () => {
       (error) => error instanceof FormatError && error.code === "truncated" && /cut ends at byte/.test(error.message),
     );
     table[Symbol.dispose]();
+    await source.close();
+  });
+
+  for (const [what, change] of [
+    ["deleted", (path: string) => rmSync(path)],
+    [
+      "replaced by another",
+      (path: string) => {
+        writeFileSync(`${path}-new`, Buffer.alloc(500 * 66, 1));
+        renameSync(`${path}-new`, path);
+      },
+    ],
+  ] as const) {
+    test(`whose file is ${what} after it was opened reads the rows that it was opened with`, async () => {
+      const { stored, row, path, source } = await fp8Table(`changed ${what}`, 500);
+      const table = await openRowTable(stored, "table", { budgetBytes: 0, threads: 2 });
+      await source.close();
+      change(path);
+      const into = new Float32Array(2 * 64);
+      await table.gather(Int32Array.of(300, 499), into);
+      assert.deepEqual(Array.from(into), [...row(300), ...row(499)]);
+      table[Symbol.dispose]();
+    });
+  }
+
+  test("whose budget no memory can hold is refused with the option that says it", async () => {
+    const { stored, source } = await fp8Table("huge", 500);
+    const huge = { ...stored, parts: [{ data: { source, offset: 0, length: 2 ** 50 }, scales: undefined }] };
+    const { engram } = smallConfigs["v4.1"];
+    await assert.rejects(
+      EngramMemory.open(smallConfigs["v4.1"], engram!, new Int32Array(0), [{ name: "huge", stored: huge }], {
+        cacheBytes: 2 ** 52,
+      }),
+      (error) => error instanceof ModelError && error.where === "--engram-memory",
+    );
     await source.close();
   });
 

@@ -53,8 +53,11 @@ export class DsparkDrafter implements ModelDrafter {
     const read = (program: Program) =>
       [program.read("draft.logits"), program.read("draft.collapsed")].map((values) => Float32Array.from(values));
     const [logits, collapsed] = (await this.#runner.draft(from, read)) as [Float32Array, Float32Array];
-    for (let slot = 0; slot < Math.max(...open.map(({ count }) => count)); slot++)
-      await this.#correct(open, slot, logits, collapsed);
+    const slots = Math.max(...open.map(({ count }) => count));
+    // One draft at a time: between a pass of the head and the reading of what it gave comes no other.
+    await this.#runner.betweenSteps(async () => {
+      for (let slot = 0; slot < slots; slot++) await this.#correct(open, slot, logits, collapsed);
+    });
     return chains;
   }
 

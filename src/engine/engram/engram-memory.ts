@@ -4,6 +4,7 @@
  * can be fetched while earlier ones compute.
  */
 import type { StoredMatrix } from "../../device/device.ts";
+import { ModelError } from "../../errors.ts";
 import type { EngramConfig, V41Config } from "../../model/config.ts";
 import { engramInput } from "../../model/v41/engram.ts";
 import { deadId, EngramHash, engramConstants } from "../../model/v41/engram-hash.ts";
@@ -66,9 +67,19 @@ export class EngramMemory implements Disposable {
   ): Promise<EngramMemory> {
     const budgetBytes = Math.floor((options.cacheBytes ?? defaultEngramCacheBytes) / tables.length);
     const threads = options.readers ?? 4;
-    const opened = await Promise.all(
-      tables.map(({ name, stored }) => openRowTable(stored, name, { budgetBytes, threads })),
-    );
+    const opened: RowTable[] = [];
+    try {
+      for (const { name, stored } of tables) opened.push(await openRowTable(stored, name, { budgetBytes, threads }));
+    } catch (error) {
+      for (const table of opened) table[Symbol.dispose]();
+      if (!(error instanceof RangeError)) throw error;
+      throw new ModelError(`There is no memory for ${budgetBytes} bytes of an n-gram table: ${error.message}`, {
+        code: "memory",
+        where: "--engram-memory",
+        hint: "Give less: rows that are not kept are read from the file",
+        cause: error,
+      });
+    }
     return new EngramMemory(config, engram, tokenMap, opened);
   }
 

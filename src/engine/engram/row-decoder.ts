@@ -54,7 +54,11 @@ function scaledCodes(columns: number, blockColumns: number, scaleIsFloat: boolea
         const scale = scaleIsFloat
           ? new DataView(bytes.buffer, bytes.byteOffset + at + columns + 4 * block).getFloat32(0, true)
           : e8m0Values[bytes[at + columns + block]!]!;
-        if (Number.isNaN(scale)) throw new FormatError(`A scale of ${name} is not a number`, { code: "bad-scale" });
+        if (Number.isNaN(scale))
+          throw new FormatError(`A scale of ${name} is not a number`, {
+            code: "bad-scale",
+            hint: "The table is damaged; download it again",
+          });
         const end = Math.min(columns, (block + 1) * blockColumns);
         for (let c = block * blockColumns; c < end; c++) into[to + c] = e4m3Values[bytes[at + c]!]! * scale;
       }

@@ -1,35 +1,33 @@
 /** A thread that reads rows of files into shared memory, and waits for the disk so that nobody else has to. */
-import { openSync, readSync } from "node:fs";
+import { readSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
 import type { ReadDone, ReadJob } from "./row-reader.ts";
 
-const files = new Map<string, number>();
-
-function read({ rows, stretches, stride, memory }: ReadJob): void {
+/** Says what went wrong, if anything. */
+function read({ id, rows, stretches, stride, memory }: ReadJob): ReadDone {
   const bytes = new Uint8Array(memory);
-  for (const { path, begin, rowBytes, at } of stretches) {
-    const file = opened(path);
+  for (const { path, file, begin, rowBytes, at } of stretches) {
     for (const [i, row] of rows.entries()) {
       const offset = begin + row * rowBytes;
-      const found = readSync(file, bytes, at + i * stride, rowBytes, offset);
-      if (found < rowBytes)
-        throw new Error(`${path} ends at byte ${offset + found}, ${offset + rowBytes} were expected`);
+      const found = readOrFail(file, bytes, at + i * stride, rowBytes, offset);
+      if (found === rowBytes) continue;
+      const error =
+        typeof found === "string"
+          ? found
+          : `${path} ends at byte ${offset + found}, ${offset + rowBytes} were expected`;
+      return { id, where: path, error };
     }
   }
+  return { id };
 }
 
-function opened(path: string): number {
-  const file = files.get(path) ?? openSync(path, "r");
-  files.set(path, file);
-  return file;
-}
-
-parentPort!.on("message", (job: ReadJob) => {
-  const done: ReadDone = { id: job.id };
+/** Bytes that were read, or why none were. */
+function readOrFail(file: number, bytes: Uint8Array, at: number, length: number, offset: number): number | string {
   try {
-    read(job);
-    parentPort!.postMessage(done);
+    return readSync(file, bytes, at, length, offset);
   } catch (error) {
-    parentPort!.postMessage({ ...done, error: (error as Error).message } satisfies ReadDone);
+    return `Cannot read rows: ${(error as Error).message}`;
   }
-});
+}
+
+parentPort!.on("message", (job: ReadJob) => parentPort!.postMessage(read(job)));

@@ -2,9 +2,10 @@
  * Reads many short stretches of a file at once: on threads with the file open, each waiting for the disk by itself, or where the
  * bytes are no file one after another.
  */
+import { closeSync, openSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import type { StoredBytes } from "../../device/device.ts";
-import { FormatError } from "../../errors.ts";
+import { FormatError, ModelError } from "../../errors.ts";
 import { FileSource } from "../file-source.ts";
 
 /** Rows, and what is read of each: every stretch goes to `i * stride + at` for row i of the list. */
@@ -31,6 +32,8 @@ export interface ReadJob {
   readonly stride: number;
   readonly stretches: readonly {
     readonly path: string;
+    /** The operating system's number of the open file, which all threads of a process share. */
+    readonly file: number;
     readonly begin: number;
     readonly rowBytes: number;
     readonly at: number;
@@ -38,23 +41,27 @@ export interface ReadJob {
   readonly memory: SharedArrayBuffer;
 }
 
-export type ReadDone = { readonly id: number; readonly error?: string };
+/** `where`: the file that does not hold what is wanted. */
+export type ReadDone = { readonly id: number; readonly error?: string; readonly where?: string };
 
 /** Rows that one thread reads before another may take over. */
 const leastRowsOfJob = 4;
 
 export class ThreadReader implements RowReader {
   readonly #threads: readonly Worker[];
+  /** Open as long as the reader lives: what another file is put in the place of, or deletes, stays readable as it is. */
+  readonly #files = new Map<string, number>();
   readonly #waiting = new Map<number, PromiseWithResolvers<void>>();
   #next = 0;
   #turn = 0;
   #reads = 0;
   #gone: Error | undefined;
 
-  constructor(threads: number) {
+  constructor(paths: readonly string[], threads: number) {
+    for (const path of new Set(paths)) this.#files.set(path, openFile(path));
     const name = import.meta.url.endsWith(".ts") ? "./row-reader-worker.ts" : "./row-reader-worker.js";
     this.#threads = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL(name, import.meta.url));
+      const worker = new Worker(new URL(name, import.meta.url), { execArgv: [] });
       worker.on("message", (done: ReadDone) => this.#settle(done));
       worker.on("error", (error) => this.#fail(error));
       worker.on("exit", () => this.#fail(new Error("a reading thread ended")));
@@ -80,7 +87,12 @@ export class ThreadReader implements RowReader {
 
   [Symbol.dispose](): void {
     this.#gone ??= new Error("the reader was disposed of");
-    for (const worker of this.#threads) void worker.terminate();
+    const ended = Promise.all(this.#threads.map((worker) => worker.terminate()));
+    // Not before: a number of a closed file soon names another one.
+    void ended.then(() => {
+      for (const file of this.#files.values()) closeSync(file);
+      this.#files.clear();
+    });
   }
 
   #jobsOf({ rows, stride, stretches }: RowRead, memory: SharedArrayBuffer): Promise<void>[] {
@@ -93,12 +105,10 @@ export class ThreadReader implements RowReader {
         memory,
         stride,
         rows: rows.slice(i * each, (i + 1) * each),
-        stretches: stretches.map(({ bytes: { source, offset }, rowBytes, at }) => ({
-          path: (source as FileSource).path, // readerFor chose this reader for files
-          begin: offset,
-          rowBytes,
-          at: at + i * each * stride,
-        })),
+        stretches: stretches.map(({ bytes: { source, offset }, rowBytes, at }) => {
+          const { path } = source as FileSource; // readerFor chose this reader for files
+          return { path, file: this.#files.get(path)!, begin: offset, rowBytes, at: at + i * each * stride };
+        }),
       };
       const done = Promise.withResolvers<void>();
       this.#waiting.set(id, done);
@@ -107,14 +117,13 @@ export class ThreadReader implements RowReader {
     });
   }
 
-  #settle({ id, error }: ReadDone): void {
+  #settle({ id, error, where }: ReadDone): void {
     const waiting = this.#waiting.get(id);
     this.#waiting.delete(id);
+    const hint = "The file changed or was cut off; copy it again and load the model anew";
     if (error === undefined) waiting?.resolve();
     else
-      waiting?.reject(
-        new FormatError(error, { code: "truncated", hint: "The file changed or was cut off; copy it again" }),
-      );
+      waiting?.reject(new FormatError(error, { code: "truncated", hint, ...(where === undefined ? {} : { where }) }));
   }
 
   #fail(error: Error): void {
@@ -144,5 +153,20 @@ export class SourceReader implements RowReader {
 }
 
 export function readerFor(bytes: readonly StoredBytes[], threads: number): RowReader {
-  return bytes.every(({ source }) => source instanceof FileSource) ? new ThreadReader(threads) : new SourceReader();
+  const files = bytes.map(({ source }) => source).filter((source) => source instanceof FileSource);
+  const paths = files.map(({ path }) => path);
+  return paths.length === bytes.length ? new ThreadReader(paths, threads) : new SourceReader();
+}
+
+function openFile(path: string): number {
+  try {
+    return openSync(path, "r");
+  } catch (error) {
+    throw new ModelError(`Cannot open the file of an n-gram table: ${(error as Error).message}`, {
+      code: "file",
+      where: path,
+      hint: "Copy the model again",
+      cause: error,
+    });
+  }
 }

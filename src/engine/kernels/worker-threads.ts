@@ -17,7 +17,8 @@ export function startWorkers(count: number, start: WorkerStart, onFailure: () =>
   failed.promise.catch(() => {}); // it is heard in `during`
   const ended: Promise<void>[] = [];
   const workers = Array.from({ length: count }, (_, index) => {
-    const worker = new Worker(file, { workerData: { ...start, index }, name: `freehold-${index}` });
+    // Options of the program's command line, such as --input-type, are not for it.
+    const worker = new Worker(file, { workerData: { ...start, index }, name: `freehold-${index}`, execArgv: [] });
     worker.unref();
     worker.on("error", (error) => {
       onFailure();
@@ -28,13 +29,15 @@ export function startWorkers(count: number, start: WorkerStart, onFailure: () =>
     ended.push(new Promise((resolve) => worker.on("exit", () => resolve())));
     return worker;
   });
+  let running = 0;
   return {
     async during(work) {
-      workers[0]!.ref();
+      // Programs share the threads: a step of one ends while another still waits for its turn.
+      if (running++ === 0) workers[0]!.ref();
       try {
         return await Promise.race([work, failed.promise]);
       } finally {
-        workers[0]!.unref();
+        if (--running === 0) workers[0]!.unref();
       }
     },
     whenEnded(then) {
