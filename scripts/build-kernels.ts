@@ -41,7 +41,7 @@ const avx512 = [
   "-mprefer-vector-width=512",
 ];
 
-/** Bodies that are int8 products alone (int8-body.c): everything else is that of the body before them. */
+/** Bodies that are some products alone (int8-body.c): everything else is that of the body before them. */
 const int8Bodies: readonly string[] = ["avxvnni", "amx", "dotprod"];
 
 /** The flags of each instruction set. */
@@ -51,7 +51,7 @@ const bodies: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     avx2: ["-mavx2", "-mfma", "-mf16c"],
     avxvnni: ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
     avx512,
-    amx: [...avx512, "-mamx-tile", "-mamx-int8"],
+    amx: [...avx512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
   },
   arm64: { neon: [], dotprod: ["-march=armv8.2-a+dotprod"] },
 };

@@ -7,6 +7,7 @@
 import { DeviceError } from "../../errors.ts";
 import type { GraphNode, Tensor } from "../../tensor/graph.ts";
 import type { ExpertsAttributes } from "../../tensor/ops/experts.ts";
+import type { LinearAttributes } from "../../tensor/ops/linear.ts";
 import { countElements } from "../../tensor/shape.ts";
 import { hasBlocks } from "./matrix-formats.ts";
 import {
@@ -27,6 +28,11 @@ const cursorSets = 32;
 const tile = 16;
 /** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
 const tokensOfPart = 128;
+
+/** Rows that are split into parts together, columns of a stretch, and bytes of a number in parts (kernels/float-tiles.h). */
+const rowsInParts = 256;
+const stretchColumns = 512;
+const bytesInParts = 6;
 
 /**
  * Rows of int8 blocks that lie next to each other, block by block, in steps of many tokens: TOGETHER in kernels/activations.h. A few
@@ -81,7 +87,7 @@ export class CommandWriter {
     const [first] = outputs as [Tensor];
     const isEmpty = (tensor: Tensor) => countElements(this.#place.shape(tensor)) === 0;
     if (outputs.every(isEmpty) || (op.name === "writeRows" && isEmpty(inputs[1]!))) return;
-    if (op.name === "linear") this.#linear(inputs, first, 1);
+    if (op.name === "linear") this.#linear(inputs, first, 1, (attributes as LinearAttributes).inAnyOrder);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
     else if (op.name === "experts") this.#experts(inputs, first, attributes as ExpertsAttributes);
     else {
@@ -90,7 +96,7 @@ export class CommandWriter {
     }
   }
 
-  #linear([x, weight]: readonly Tensor[], y: Tensor, groups: number): void {
+  #linear([x, weight]: readonly Tensor[], y: Tensor, groups: number, inAnyOrder = false): void {
     const matrix = this.#place.matrix(weight!);
     const tokens = countElements(this.#place.shape(x!).slice(0, -1)) / groups;
     const activations = this.#activations(x!, matrix, matrix.columns * groups);
@@ -105,6 +111,7 @@ export class CommandWriter {
       matrix.rows,
       groups,
       part,
+      inAnyOrder ? 1 : 0,
     ];
     this.#add("linear", slots, [activations.span], [y]);
   }
@@ -294,10 +301,15 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
   };
 }
 
-/** Bytes of scratch that a worker needs: a panel, and accumulators of the largest unit of work. */
-export function scratchBytes(tokens: number, heads: number, fullAttention: number): number {
+/** Bytes of scratch that a product of so many rows needs whose sums may have any order. */
+export function partsBytes(rows: number): number {
+  return roundUp(Math.min(rows, rowsInParts), tile) * stretchColumns * bytesInParts;
+}
+
+/** Bytes of scratch that a worker needs: a panel, and what the largest unit of work takes; `others`: of ops that say it themselves. */
+export function scratchBytes(tokens: number, heads: number, others: number): number {
   const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
   // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
   const products = roundUp(tokens * 4 * (2 * tile + 32), 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
-  return panel + Math.max(products, roundUp(fullAttention, 64));
+  return panel + Math.max(products, roundUp(others, 64));
 }

@@ -6,10 +6,11 @@
 import { DeviceError } from "../../errors.ts";
 import type { CacheTensor, Graph, Tensor } from "../../tensor/graph.ts";
 import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
+import type { LinearAttributes } from "../../tensor/ops/linear.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
 import { type CompileOptions, type Program, requireWholeRows, type StepOutcome, type StepValues } from "../device.ts";
-import { CommandWriter, commandBytes, expertsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
+import { CommandWriter, commandBytes, expertsBytes, partsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
 import type { PlacedMatrix, Placement, Span } from "./op-slots.ts";
@@ -177,11 +178,12 @@ export class KernelProgram implements Program {
     const quantized = [0];
     const experts = [0];
     const heads = [1];
-    const fullAttention = [0];
-    for (const { op, inputs } of graph.nodes) {
+    const others = [0];
+    for (const { op, inputs, attributes } of graph.nodes) {
       if (op.name === "linear" || op.name === "groupedLinear") {
         const of = shape(inputs[0]!);
         const columns = countElements(of.slice(op.name === "linear" ? -1 : -2));
+        if ((attributes as LinearAttributes).inAnyOrder) others.push(partsBytes(countElements(of) / columns));
         if (!this.#isBlockless(inputs[1]!)) quantized.push(quantizedBytes(countElements(of) / columns, columns));
       } else if (op.name === "experts") {
         const [rows, k] = shape(inputs[1]!) as [number, number];
@@ -191,7 +193,7 @@ export class KernelProgram implements Program {
       } else if (op.name === "sparseAttention" || op.name === "indexerScores") {
         heads.push(shape(inputs[0]!)[1]!);
       } else if (op.name === "fullAttention") {
-        fullAttention.push(fullAttentionBytes(shape(inputs[0]!)[3]!));
+        others.push(fullAttentionBytes(shape(inputs[0]!)[3]!));
       }
     }
     const slotBytes = Math.max(...quantized);
@@ -199,7 +201,7 @@ export class KernelProgram implements Program {
     const region = this.#host.allocate(quantizedSlots * slotBytes + expertBytes);
     // What drafts has rows of its own; several sequences may draft more tokens than a step of the model holds.
     const { tokens = 1, pairs = 0, drafts = 0 } = this.#limits;
-    const perWorker = scratchBytes(Math.max(tokens, pairs, drafts), Math.max(...heads), Math.max(...fullAttention));
+    const perWorker = scratchBytes(Math.max(tokens, pairs, drafts), Math.max(...heads), Math.max(...others));
     this.#work = {
       quantized: Array.from({ length: quantizedSlots }, (_, i) => ({
         address: region.address + i * slotBytes,

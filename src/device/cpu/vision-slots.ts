@@ -62,5 +62,15 @@ const floatsOfQuery = 16 + 128 + 3;
 
 /** Bytes of scratch beyond the panel that full attention needs. */
 export function fullAttentionBytes(headDim: number): number {
-  return 4 * queries * (floatsOfQuery + headDim);
+  return Math.max(4 * queries * (floatsOfQuery + headDim), bytesInParts(headDim));
+}
+
+/**
+ * Where keys, values and 256 queries are split into three parts of two bytes each (attend_in_parts of the kernels): parts of 128 keys and
+ * values, those of the queries and of the weights of 32, then float32 logits of 32, and sums and three numbers of all queries.
+ */
+function bytesInParts(headDim: number): number {
+  if (headDim % 32 !== 0 || headDim > 128) return 0;
+  const parts = 6 * ((2 * 128 + 256) * headDim + 32 * 128);
+  return parts + 4 * (32 * 128 + 256 * (headDim + 3));
 }

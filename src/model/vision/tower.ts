@@ -48,9 +48,9 @@ function selfAttention(g: Graph, config: VisionConfig, name: string, x: Tensor, 
 
 function gatedMlp(g: Graph, config: VisionConfig, name: string, x: Tensor): Tensor {
   const { hiddenSize, intermediateSize } = config;
-  const both = g.call(linear, [x, g.weight(`${name}.w1.weight`, [2 * intermediateSize, hiddenSize])], {});
+  const both = wholeLinear(g, `${name}.w1.weight`, x, [2 * intermediateSize, hiddenSize]);
   const gated = g.call(gatedHalves, [both], {});
-  return g.call(linear, [gated, g.weight(`${name}.w2.weight`, [hiddenSize, intermediateSize])], {});
+  return wholeLinear(g, `${name}.w2.weight`, gated, [hiddenSize, intermediateSize]);
 }
 
 function norm(g: Graph, { hiddenSize }: VisionConfig, name: string, x: Tensor): Tensor {
@@ -59,6 +59,14 @@ function norm(g: Graph, { hiddenSize }: VisionConfig, name: string, x: Tensor): 
 
 /** y = W x + b, of the weights `name.weight` and `name.bias`. */
 export function biasedLinear(g: Graph, name: string, x: Tensor, [out, columns]: readonly [number, number]): Tensor {
-  const product = g.call(linear, [x, g.weight(`${name}.weight`, [out, columns])], {});
+  const product = wholeLinear(g, `${name}.weight`, x, [out, columns]);
   return g.call(add, [product, g.weight(`${name}.bias`, [out])], {});
+}
+
+/**
+ * An image is computed whole, in one step and alone: no order of sums is seen as chunks or batches, as those of text are. What is kept
+ * of it is known by its pixels (engine/vision/), and a step of text that takes some of its rows finds them finished.
+ */
+function wholeLinear(g: Graph, weight: string, x: Tensor, shape: readonly [number, number]): Tensor {
+  return g.call(linear, [x, g.weight(weight, shape)], { inAnyOrder: true });
 }

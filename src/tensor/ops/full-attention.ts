@@ -1,7 +1,7 @@
 /**
  * Attention of all tokens to all tokens, without a mask: softmax(q k / sqrt(headDim)) v (Vaswani et al. 2017, arXiv 1706.03762)
  *   queries, keys and values as one product gives them [tokens, 3, heads, headDim] -> [tokens, heads, headDim]
- * The sum runs over the keys in their order, in blocks of 128 on the kernels.
+ * The sum runs over the keys in their order, in blocks of 128 on the kernels. Tokens are always computed together.
  */
 import { ShapeError } from "../../errors.ts";
 import { defineOp, randomTensor } from "../op.ts";
@@ -46,6 +46,9 @@ export const fullAttention = defineOp<Record<string, never>>({
     { name: "odd width", inputs: [randomTensor([37, 3, 3, 6], 3)], attributes: {} },
     { name: "one token", inputs: [randomTensor([1, 3, 2, 64], 4)], attributes: {} },
     { name: "no token", inputs: [randomTensor([0, 3, 2, 4], 5)], attributes: {} },
+    { name: "whole vectors", inputs: [randomTensor([33, 3, 2, 32], 7)], attributes: {} },
+    { name: "several blocks of queries", inputs: [randomTensor([290, 3, 2, 64], 8, 2)], attributes: {} },
+    { name: "wide", inputs: [randomTensor([145, 3, 1, 128], 9)], attributes: {} },
     { name: "sharp", inputs: [randomTensor([40, 3, 1, 4], 6, 30)], attributes: {} },
   ],
 });

@@ -5,7 +5,15 @@
 import { defineOp, randomTensor } from "../op.ts";
 import { requireShape } from "../shape.ts";
 
-export const linear = defineOp<Record<string, never>>({
+export interface LinearAttributes {
+  /**
+   * The rows of x are always computed together (the patches of an image), so that a device may take the sums of many rows in another
+   * order than those of one. Without it a row has bitwise the same product alone and among others.
+   */
+  readonly inAnyOrder?: boolean;
+}
+
+export const linear = defineOp<LinearAttributes>({
   name: "linear",
   infer([x, weight]) {
     const [out, columns] = weight!.shape;

@@ -31,8 +31,8 @@ static inline i64 block_of(const Activations* x, i64 row, i64 column) {
 static inline i64 sums_of(const Activations* x, i64 block) { return x->together == 1 ? 2 * block : 2 * block - block % TOGETHER; }
 
 /*
- * What computes for one instruction set: its ops, and the products of int8 blocks. The latter stand apart because some sets have better
- * instructions for them and none for all else: such a body has the ops of another one (see bodies.h).
+ * What computes for one instruction set: its ops, and products that some sets have better instructions for. The latter stand apart because those sets have
+ * none for all else: such a body has the ops of another one (see bodies.h).
  */
 struct Body {
   const Op* ops;
@@ -40,6 +40,11 @@ struct Body {
   void (*multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]);
   /* acc[0] = all columns times one activation; 0 where a panel is needed */
   int (*stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc);
+  /* y[t][row .. end] = rows of a BF16 matrix . n float32 rows, in an order of its own; 0 where no instructions make it worth while */
+  void (*multiply_parts)(const Matrix* m, i64 row, i64 end, const float* x, i64 n, float* y, i64 stride, Panel* panel, void* scratch);
+  /* output[q] = attention of n queries without a mask, likewise; as in float-tiles.h */
+  void (*attend_in_parts)(const float* queries, i64 n, const float* keys, const float* values, i64 count, i64 stride, i64 width, float* output,
+                          i64 output_stride, void* scratch);
   i32 bias_8; /* what is added to an 8-bit weight in a panel */
 };
 

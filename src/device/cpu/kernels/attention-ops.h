@@ -23,20 +23,10 @@ static inline const float* cache_row(const Cache* cache, i64 sequence, i64 row) 
   return cache->pool + in_pool * cache->width;
 }
 
-/* The ends of rows whose width is no multiple of LANES: rare, and therefore apart from the loops. */
-static __attribute__((noinline, cold)) vf load_part(const float* at, i64 n) {
-  float lane[LANES] = {0};
-  for (i64 i = 0; i < n; i++) lane[i] = at[i];
-  return load_vf(lane);
-}
 static __attribute__((noinline, cold)) void store_part(float* at, vf x, i64 n) {
   float lane[LANES];
   store_vf(lane, x);
   for (i64 i = 0; i < n; i++) at[i] = lane[i];
-}
-
-static inline vf load_n(const float* at, i64 n) {
-  return n >= LANES ? load_vf(at) : load_part(at, n);
 }
 
 static inline void store_n(float* at, vf x, i64 n) {
@@ -185,8 +175,8 @@ static void op_sparse_attention(const Command* c, Worker* w) {
   }
 }
 
-/* Queries of a unit: keys are unpacked once for all of them. See src/device/cpu/vision-slots.ts. */
-enum { FULL_QUERIES = 64 };
+/* Queries of a unit, for which keys are unpacked once, also where they are split into parts. See src/device/cpu/vision-slots.ts. */
+enum { FULL_QUERIES = 64, QUERIES_IN_PARTS = 256, WIDEST_IN_PARTS = 128 };
 
 /*
  * Attention without a mask (the vision tower): a unit is 64 queries of one head.
@@ -198,6 +188,16 @@ static void op_full_attention(const Command* c, Worker* w) {
   const float* qkv = at(c, 3);
   float* output = at(c, 4);
   TileScratch* scratch = (TileScratch*)w->scratch;
+  if (LANES == 16 && w->body->attend_in_parts && tokens >= TILE && width % BLOCK == 0 && width <= WIDEST_IN_PARTS) {
+    const i64 groups = (tokens + QUERIES_IN_PARTS - 1) / QUERIES_IN_PARTS;
+    for (i64 unit; (unit = next_unit(w, heads * groups)) >= 0;) {
+      const i64 h = unit / groups, t0 = unit % groups * QUERIES_IN_PARTS, n = min_i64(QUERIES_IN_PARTS, tokens - t0);
+      const float *keys = qkv + (heads + h) * width, *values = keys + heads * width;
+      float* to = output + (t0 * heads + h) * width;
+      w->body->attend_in_parts(qkv + t0 * stride + h * width, n, keys, values, tokens, stride, width, to, heads * width, scratch->acc);
+    }
+    return;
+  }
   const Softmax softmax = softmax_in(scratch->acc, FULL_QUERIES);
   Activations x = {.floats = qkv, .stride = stride, .together = 1};
   for (i64 unit; (unit = next_unit(w, heads * parts)) >= 0;) {

@@ -127,3 +127,13 @@ static inline float sum_vf(vf x) {
     for (int i = 0; i < half; i++) lane[i] += lane[i + half];
   return lane[0];
 }
+
+/* The ends of rows whose width is no multiple of LANES: rare, and therefore apart from the loops. */
+static __attribute__((noinline, cold)) vf load_part(const float* at, i64 n) {
+  float lane[LANES] = {0};
+  for (i64 i = 0; i < n; i++) lane[i] = at[i];
+  return load_vf(lane);
+}
+static inline vf load_n(const float* at, i64 n) {
+  return n >= LANES ? load_vf(at) : load_part(at, n);
+}

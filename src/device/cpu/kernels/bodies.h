@@ -3,9 +3,11 @@
 #include "activations.h"
 #include "system.h"
 
-/* A body with the ops of another one has better int8 products and nothing else. */
+/* A body with the ops of another one has better products and nothing else. */
 #define OPS(body) extern const Op ops_##body[];
 #define MULTIPLY(body) void multiply_bytes_##body(i64, Panel*, i64, i64, const Activations*, i64, i64, float (*)[TILE]);
+#define MULTIPLY_PARTS(body) void multiply_parts_##body(const Matrix*, i64, i64, const float*, i64, float*, i64, Panel*, void*);
+#define ATTEND_IN_PARTS(body) void attend_in_parts_##body(const float*, i64, const float*, const float*, i64, i64, i64, float*, i64, void*);
 #define STREAM(body) int stream_blocks_##body(const Matrix*, Rows, const Activations*, float*);
 
 #if defined(__x86_64__)
@@ -13,13 +15,13 @@ OPS(sse2) MULTIPLY(sse2) STREAM(sse2)
 OPS(avx2) MULTIPLY(avx2) STREAM(avx2)
 MULTIPLY(avxvnni) STREAM(avxvnni)
 OPS(avx512) MULTIPLY(avx512) STREAM(avx512)
-MULTIPLY(amx)
+MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 static const Body bodies[] = {
-    {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0},
-    {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0},
-    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avxvnni, 128},
-    {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 128},
-    {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, 128},
+    {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0},
+    {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0},
+    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avxvnni, 0, 0, 128},
+    {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 0, 0, 128},
+    {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
 };
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
@@ -50,16 +52,16 @@ static inline i32 is_available(i32 body) {
   /* F, DQ, BW, VL, VNNI */
   const i32 avx512 = avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1) && (low & 0xe6) == 0xe6;
   if (body == 3) return avx512;
-  /* AMX-TILE, AMX-INT8 */
-  return avx512 && (d >> 24 & 1) && (d >> 25 & 1) && (low & 0x60000) == 0x60000 && ask_for_tiles();
+  /* AMX-BF16, AMX-TILE, AMX-INT8 */
+  return avx512 && (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1) && (low & 0x60000) == 0x60000 && ask_for_tiles();
 }
 
 #elif defined(__aarch64__)
 OPS(neon) MULTIPLY(neon) STREAM(neon)
 MULTIPLY(dotprod) STREAM(dotprod)
 static const Body bodies[] = {
-    {ops_neon, multiply_bytes_neon, stream_blocks_neon, 0},
-    {ops_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0},
+    {ops_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0},
+    {ops_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0},
 };
 
 static inline i32 is_available(i32 body) {

@@ -1,5 +1,7 @@
-/* The int8 products alone, for an instruction set that has better ones than the body whose ops it shares (see bodies.h). */
+/* The products alone for which an instruction set has better instructions than the body whose ops it shares (see bodies.h). */
 #include "block-products.h"
-#if !defined(__AMX_INT8__)
+#if defined(__AMX_BF16__)
+#include "float-tiles.h"
+#else
 #include "block-streams.h"
 #endif

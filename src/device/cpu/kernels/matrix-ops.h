@@ -58,21 +58,56 @@ static inline const u8* tile_ahead(Matrix* m, i64 row) {
   return m->data + (row + (tiles - part) * TILE + part * TILE / STREAMS) * m->row_bytes;
 }
 
-/* 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit */
+/* Rows of x that are split into parts together, as in src/device/cpu/commands.ts; rows of weights, of which each unit splits x anew. */
+enum { PART_TOKENS = 256, MOST_PART_ROWS = 1024, FEWEST_PART_ROWS = 32 };
+
+/* The first `rows` rows of weights are multiplied in parts, in `count` units of `each` rows. */
+typedef struct {
+  i64 rows, each, chunks, count;
+} PartsUnits;
+
+static inline PartsUnits units_in_parts(const Matrix* m, i64 rows, i64 tokens, const Worker* w) {
+  PartsUnits u = {};
+  if (LANES != 16 || !w->body->multiply_parts || m->format != BF16 || tokens < TILE) return u;
+  const i64 groups = (tokens + PART_TOKENS - 1) / PART_TOKENS;
+  u.rows = rows / FEWEST_PART_ROWS * FEWEST_PART_ROWS;
+  for (u.each = MOST_PART_ROWS;; u.each /= 2) {
+    u.chunks = (u.rows + u.each - 1) / u.each;
+    u.count = u.chunks * groups;
+    if (u.each == FEWEST_PART_ROWS || u.count >= 4 * (i64)w->count) break; /* work for all */
+  }
+  return u;
+}
+
+static inline void multiply_unit(const Matrix* m, const Activations* x, i64 tokens, const PartsUnits* u, i64 unit, float* y, i64 stride,
+                                 const Worker* w) {
+  const i64 t0 = unit / u->chunks * PART_TOKENS, row = unit % u->chunks * u->each;
+  TileScratch* scratch = (TileScratch*)w->scratch;
+  w->body->multiply_parts(m, row, min_i64(u->rows, row + u->each), x->floats + t0 * x->stride, min_i64(PART_TOKENS, tokens - t0),
+                          y + t0 * stride, stride, &scratch->panel, scratch->acc);
+}
+
+/* 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit, 24 whether sums may have any order */
 static void op_linear(const Command* c, Worker* w) {
   Matrix m = matrix_at(c, 3);
   Activations x = activations_at(c, 13);
   const i64 rows = whole(c, 4), tokens = whole(c, 19), stride = whole(c, 21), groups = whole(c, 22), part = whole(c, 23);
   float* y = at(c, 20);
   TileScratch* scratch = (TileScratch*)w->scratch;
-  const i64 group_rows = rows / groups, tiles = (group_rows + TILE - 1) / TILE, parts = (tokens + part - 1) / part;
+  const PartsUnits parts_units = whole(c, 24) ? units_in_parts(&m, rows, tokens, w) : (PartsUnits){};
+  const i64 group_rows = rows / groups, tiles = (group_rows - parts_units.rows + TILE - 1) / TILE, parts = (tokens + part - 1) / part;
   if (tokens == 1 && groups * tiles <= 2 * (i64)w->count && group_rows % 4 == 0 && fits_four_rows(&m)) {
     for (i64 unit; (unit = next_unit(w, rows / 4)) >= 0;)
       product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
     return;
   }
-  for (i64 unit; (unit = next_unit(w, groups * tiles * parts)) >= 0;) {
-    const i64 group = unit / parts / tiles, row = group * group_rows + unit / parts % tiles * TILE, end = (group + 1) * group_rows;
+  for (i64 i; (i = next_unit(w, parts_units.count + groups * tiles * parts)) >= 0;) {
+    if (LANES == 16 && i < parts_units.count) {
+      multiply_unit(&m, &x, tokens, &parts_units, i, y, stride, w);
+      continue;
+    }
+    const i64 unit = i - parts_units.count, group = unit / parts / tiles;
+    const i64 row = group * group_rows + parts_units.rows + unit / parts % tiles * TILE, end = (group + 1) * group_rows;
     const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
     x.first_row = t0;
     x.first_column = group * m.columns;
