@@ -31,7 +31,7 @@ export function addBench(program: Command): void {
   withModelOptions(
     command(program, "bench", "Prefill and decode speed, and the share of the machine's read speed", examples),
   )
-    .option("--prompt-tokens <n>", "tokens of the prompt", wholeNumber(1), 512)
+    .option("--prompt-tokens <n>", "tokens of the prompt", wholeNumber(1, 10_000_000), 512)
     .option("--generate-tokens <n>", "tokens to decode", wholeNumber(1), 64)
     .option("--batch <n>", "sequences that decode together", wholeNumber(1), 1)
     .option("--runs <n>", "the median of so many runs", wholeNumber(1), 3)
@@ -46,8 +46,8 @@ async function bench(options: BenchOptions): Promise<void> {
   using interruption = interruptible();
   const { draft, ...plain } = options;
   using model = await openModel(plain, terminal, interruption.signal);
+  model.checkPrompt({ length: options.promptTokens }, options.generateTokens);
   const prompt = Array.from({ length: options.promptTokens }, (_, i) => token(model, i));
-  model.checkPrompt(prompt, options.generateTokens);
   for (const length of options.depth ?? []) model.checkPrompt({ length }, options.generateTokens);
   const behind: DepthReport[] = [];
   for (const tokens of options.depth ?? []) {

@@ -1,7 +1,7 @@
 /** Images that a user names: files, read here and judged where they are decoded. */
-import { readFile, stat } from "node:fs/promises";
+import { createReadStream } from "node:fs";
 import { RequestError } from "../errors.ts";
-import { reasonOf } from "./input.ts";
+import { readBounded, reasonOf } from "./input.ts";
 
 /** Bytes of a file that are read into memory; what a model takes is less. */
 const maxBytes = 64 * 2 ** 20;
@@ -15,17 +15,23 @@ export async function messageWithImages(text: string, files: readonly string[]):
 }
 
 export async function readImageFile(path: string): Promise<Uint8Array> {
+  const tooLarge = () =>
+    new RequestError(`The image is larger than ${maxBytes / 2 ** 20} MiB`, {
+      code: "image-bytes",
+      where: path,
+      hint: "Make it smaller, or save it as JPEG",
+    });
   try {
-    const { size } = await stat(path);
-    if (size <= maxBytes) return await readFile(path);
+    return await readBounded(createReadStream(path), maxBytes, tooLarge);
   } catch (error) {
-    throw new RequestError(`Cannot read the image: ${reasonOf(error)}`, { code: "file", where: path, cause: error });
+    if (error instanceof RequestError) throw error;
+    throw new RequestError(`Cannot read the image: ${reasonOf(error)}`, {
+      code: "file",
+      where: path,
+      hint: "Give the path of a PNG, JPEG, WebP or GIF that this user may read",
+      cause: error,
+    });
   }
-  throw new RequestError(`The image is larger than ${maxBytes / 2 ** 20} MiB`, {
-    code: "image-bytes",
-    where: path,
-    hint: "Make it smaller, or save it as JPEG",
-  });
 }
 
 /** The type is that of the bytes, whatever stands here. */

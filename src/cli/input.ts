@@ -1,5 +1,5 @@
 /** Reading what a user gives: an argument, a file, stdin. Every input has a bound and a typed error. */
-import { readFile, stat } from "node:fs/promises";
+import { createReadStream } from "node:fs";
 import { RequestError, UsageError } from "../errors.ts";
 
 /** Bytes of the largest text that a command reads into memory. */
@@ -7,27 +7,38 @@ const maxBytes = 512 * 1024 * 1024;
 
 export async function readTextFile(path: string): Promise<string> {
   if (path === "-") return readStdin();
-  let bytes: Buffer;
   try {
-    const { size } = await stat(path);
-    if (size > maxBytes) throw tooLarge(path);
-    bytes = await readFile(path);
+    // Piece by piece: a device or a pipe does not say how much it will give.
+    return decodeText(await readBounded(createReadStream(path), maxBytes, () => tooLarge(path)), path);
   } catch (error) {
     if (error instanceof RequestError) throw error;
-    throw new RequestError(`Cannot read the file: ${reasonOf(error)}`, { code: "file", where: path, cause: error });
+    throw new RequestError(`Cannot read the file: ${reasonOf(error)}`, {
+      code: "file",
+      where: path,
+      hint: "Give the path of a file that this user may read, or - for stdin",
+      cause: error,
+    });
   }
-  return decodeText(bytes, path);
 }
 
 export async function readStdin(): Promise<string> {
+  return decodeText(await readBounded(process.stdin, maxBytes, () => tooLarge("stdin")), "stdin");
+}
+
+/** All bytes of a stream; throws `tooLarge` when there are more than `most`. */
+export async function readBounded(
+  stream: AsyncIterable<Buffer>,
+  most: number,
+  tooLarge: () => RequestError,
+): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of process.stdin) {
+  for await (const chunk of stream) {
     size += chunk.length;
-    if (size > maxBytes) throw tooLarge("stdin");
+    if (size > most) throw tooLarge();
     chunks.push(chunk);
   }
-  return decodeText(Buffer.concat(chunks), "stdin");
+  return Buffer.concat(chunks);
 }
 
 export async function readJsonFile(path: string): Promise<unknown> {

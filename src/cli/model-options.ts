@@ -109,11 +109,12 @@ export async function openModel(
 }
 
 /** A parser of option values. */
-export function wholeNumber(least: number): (text: string) => number {
+export function wholeNumber(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
   return (text) => {
     const value = Number(text);
-    if (/^-?\d+$/.test(text.trim()) && Number.isSafeInteger(value) && value >= least) return value;
-    throw new InvalidArgumentError(`Give a whole number of at least ${least}.`);
+    if (/^-?\d+$/.test(text.trim()) && Number.isSafeInteger(value) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`Give a whole number ${range}.`);
   };
 }
 

@@ -12,6 +12,9 @@ interface SynthesizeModelOptions extends OutputOptions {
   readonly mtp?: boolean;
 }
 
+/** Rows of a table are numbered by 31 bits: 2^31 of 264 bytes. */
+const mostEngramMiB = 500_000;
+
 export function addSynthesizeModel(program: Command): void {
   const examples = [
     "freehold synthesize-model tiny.gguf --preset tiny --quant f32",
@@ -32,7 +35,11 @@ export function addSynthesizeModel(program: Command): void {
     .addOption(new Option("--quant <type>", "type of the experts").choices([...synthesizeTypes]).default("q4_0"))
     .option("--seed <n>", "the same seed gives the same weights", wholeNumber(0))
     .option("--mtp", "with a module for multi-token prediction (V4; to try drafting)")
-    .option("--engram <MiB>", "size of each table of V4.1's n-gram memory (default: 256)", wholeNumber(1))
+    .option(
+      "--engram <MiB>",
+      "size of each table of V4.1's n-gram memory (default: 256)",
+      wholeNumber(1, mostEngramMiB),
+    )
     .action(synthesize);
 }
 

@@ -312,10 +312,14 @@ function isSamplingOption(option: SamplingOptions): boolean {
   }
 }
 
+/** Positions are numbered by 31 bits. */
+const mostContext = 2 ** 31 - 1;
+
 function checkContext(contextLength: number | undefined): number | undefined {
-  if (contextLength === undefined || (Number.isInteger(contextLength) && contextLength > 0)) return contextLength;
+  const isPossible = (tokens: number) => Number.isInteger(tokens) && tokens > 0 && tokens <= mostContext;
+  if (contextLength === undefined || isPossible(contextLength)) return contextLength;
   throw new UsageError(`A context of ${contextLength} tokens is not possible`, {
     where: "--context",
-    hint: "Give a whole number above 0",
+    hint: `Give a whole number from 1 to ${mostContext}`,
   });
 }

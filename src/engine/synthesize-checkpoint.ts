@@ -2,7 +2,7 @@
  * Writes a V4.1 model of random weights as a folder in the official layout: FP8 tiles and FP4 experts with their scales, BF16 for
  * the rest, the tables of Engram in a file of their own. To time a machine without a download.
  */
-import { appendFile, type FileHandle, mkdir, open, truncate, writeFile } from "node:fs/promises";
+import { mkdir, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { dialects, token } from "../chat/dialect.ts";
 import type { V41Config } from "../model/config.ts";
@@ -10,6 +10,7 @@ import { drafterParameters, engramTables, modelParameters, type Parameter } from
 import { countElements } from "../tensor/shape.ts";
 import { letterOfByte } from "../tokenizer/byte-alphabet.ts";
 import { deepseekPatterns } from "../tokenizer/split-words.ts";
+import { type OutputFile, unwritable, writeWhole } from "./output-file.ts";
 import { fillRandom, RandomBytes } from "./random-weights.ts";
 import type { SynthesizeOptions } from "./synthesize-model.ts";
 
@@ -34,33 +35,37 @@ export async function synthesizeCheckpoint(
   const files = [parameters, tables].filter((list) => list.length > 0);
   const planned = files.map((list) => list.flatMap((parameter) => planTensors(parameter, config, plain)));
   const total = planned.flat().reduce((sum, { bytes }) => sum + bytes, 0);
-  await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, "config.json"), JSON.stringify(json, undefined, 2));
-  await writeFile(join(folder, "tokenizer.json"), JSON.stringify(byteTokenizerJson(config.vocabSize)));
-  if (config.engram !== undefined) {
-    const map = Array.from({ length: config.vocabSize }, (_, id) => id);
-    await writeFile(join(folder, "engram_token_map.json"), JSON.stringify(map));
-  }
-  const random = new RandomBytes(seed ?? 1);
-  const weightMap: Record<string, string> = {};
-  let written = 0;
-  for (const [i, tensors] of planned.entries()) {
-    const part = (n: number) => String(n).padStart(5, "0");
-    const file = `model-${part(i + 1)}-of-${part(planned.length)}.safetensors`;
-    for (const { name } of tensors) weightMap[name] = file;
-    const path = join(folder, file);
-    const data = await writeHeader(path, tensors);
-    if (sparse) {
-      await truncate(path, data.end);
-      continue;
+  const out = new OutputFolder(folder);
+  await out.fill(async () => {
+    await out.writeJson("config.json", json);
+    await out.writeJson("tokenizer.json", byteTokenizerJson(config.vocabSize));
+    if (config.engram !== undefined) {
+      const map = Array.from({ length: config.vocabSize }, (_, id) => id);
+      await out.writeJson("engram_token_map.json", map);
     }
-    await writeTensors(path, tensors, random, signal, (bytes) => {
-      written += bytes;
-      onProgress?.(written, total);
-    });
-  }
-  const index = { metadata: { total_size: total }, weight_map: weightMap };
-  await writeFile(join(folder, "model.safetensors.index.json"), JSON.stringify(index));
+    const random = new RandomBytes(seed ?? 1);
+    const weightMap: Record<string, string> = {};
+    let written = 0;
+    for (const [i, tensors] of planned.entries()) {
+      const part = (n: number) => String(n).padStart(5, "0");
+      const name = `model-${part(i + 1)}-of-${part(planned.length)}.safetensors`;
+      for (const tensor of tensors) weightMap[tensor.name] = name;
+      await out.write(name, async (file) => {
+        const { header, end } = layOut(tensors);
+        await file.write(header, 0);
+        if (sparse) return file.resize(end);
+        let begin = header.length;
+        for (const tensor of tensors) {
+          await writeTensor(file, tensor, begin, random, signal, (bytes) => {
+            written += bytes;
+            onProgress?.(written, total);
+          });
+          begin += tensor.bytes;
+        }
+      });
+    }
+    await out.writeJson("model.safetensors.index.json", { metadata: { total_size: total }, weight_map: weightMap });
+  });
   const count = [...parameters, ...tables].reduce((sum, { shape }) => sum + countElements(shape), 0);
   return { parameters: count, bytes: total };
 }
@@ -68,8 +73,41 @@ export async function synthesizeCheckpoint(
 /** Bytes that are made and written at once. */
 const pieceBytes = 4 << 20;
 
+/** The files of a folder: all, or none of them and no new folder. */
+class OutputFolder {
+  readonly #folder: string;
+  readonly #written: string[] = [];
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  async fill(write: () => Promise<void>): Promise<void> {
+    const made = await mkdir(this.#folder, { recursive: true }).catch((error) => {
+      throw unwritable(error, this.#folder);
+    });
+    try {
+      await write();
+    } catch (error) {
+      for (const path of this.#written) await rm(path, { force: true });
+      if (made !== undefined) await rmdir(this.#folder).catch(() => {}); // somebody else put something there
+      throw error;
+    }
+  }
+
+  async write(name: string, write: (file: OutputFile) => Promise<void>): Promise<void> {
+    const path = join(this.#folder, name);
+    await writeWhole(path, write);
+    this.#written.push(path);
+  }
+
+  writeJson(name: string, value: unknown): Promise<void> {
+    return this.write(name, (file) => file.write(new TextEncoder().encode(JSON.stringify(value, undefined, 2)), 0));
+  }
+}
+
 /** The beginning of a file; `end` is where the last tensor will end. */
-async function writeHeader(path: string, tensors: readonly PlannedTensor[]): Promise<{ end: number }> {
+function layOut(tensors: readonly PlannedTensor[]): { header: Uint8Array; end: number } {
   const header: Record<string, unknown> = {};
   let end = 0;
   for (const { name, dtype, shape, bytes } of tensors) {
@@ -79,31 +117,16 @@ async function writeHeader(path: string, tensors: readonly PlannedTensor[]): Pro
   const text = JSON.stringify(header);
   // Data begins at a multiple of 64: rows of the largest vectors are then aligned.
   const json = new TextEncoder().encode(text.padEnd(Math.ceil((8 + text.length) / 64) * 64 - 8));
-  const prefix = new Uint8Array(8);
-  new DataView(prefix.buffer).setBigUint64(0, BigInt(json.length), true);
-  await writeFile(path, prefix);
-  await appendFile(path, json);
-  return { end: prefix.length + json.length + end };
-}
-
-async function writeTensors(
-  path: string,
-  tensors: readonly PlannedTensor[],
-  random: RandomBytes,
-  signal: AbortSignal | undefined,
-  onPiece: (bytes: number) => void,
-): Promise<void> {
-  const file = await open(path, "a");
-  try {
-    for (const tensor of tensors) await writeTensor(file, tensor, random, signal, onPiece);
-  } finally {
-    await file.close();
-  }
+  const bytes = new Uint8Array(8 + json.length);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(json.length), true);
+  bytes.set(json, 8);
+  return { header: bytes, end: bytes.length + end };
 }
 
 async function writeTensor(
-  file: FileHandle,
+  file: OutputFile,
   { bytes, fill }: PlannedTensor,
+  begin: number,
   random: RandomBytes,
   signal: AbortSignal | undefined,
   onPiece: (bytes: number) => void,
@@ -112,7 +135,7 @@ async function writeTensor(
     signal?.throwIfAborted();
     const piece = new Uint8Array(Math.min(pieceBytes, bytes - done));
     fill(piece, random);
-    await file.write(piece);
+    await file.write(piece, begin + done);
     onPiece(piece.length);
   }
 }

@@ -2,7 +2,6 @@
  * Writes a model of random weights and a given shape in GGUF, to time a machine without a download. Experts have the chosen
  * type, the other matrices Q8_0 (the first output projection F16), small tensors F32, as in quantised copies of real models.
  */
-import { type FileHandle, open } from "node:fs/promises";
 import { UsageError } from "../errors.ts";
 import { layOutGguf } from "../format/gguf-writer.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -12,6 +11,7 @@ import { parseConfig } from "../model/parse-config.ts";
 import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
 import { countElements } from "../tensor/shape.ts";
 import { letterOfByte } from "../tokenizer/byte-alphabet.ts";
+import { type OutputFile, writeWhole } from "./output-file.ts";
 import { fillRandom, RandomBytes, type RandomType } from "./random-weights.ts";
 import { synthesizeCheckpoint } from "./synthesize-checkpoint.ts";
 import { v41PresetJson } from "./v41-presets.ts";
@@ -37,8 +37,9 @@ export interface SynthesizeOptions {
 const defaultEngramBytes = 256 << 20;
 
 /**
- * Returns the number of parameters and of bytes written. A file that is there is overwritten. V4.1 has no GGUF form: its presets
- * write a folder in the official layout, with the released types or all in F32.
+ * Returns the number of parameters and of bytes written. A file that is there is replaced when all is written; what ends the writing
+ * leaves it as it was. V4.1 has no GGUF form: its presets write a folder in the official layout, with the released types or all in F32.
+ * Throws a ModelError (code "file") where nothing can be written.
  */
 export async function synthesizeModel(
   path: string,
@@ -59,18 +60,15 @@ export async function synthesizeModel(
   }));
   const metadata = [...ggufMetadata(config, options.preset), ...byteTokenizer(config.vocabSize)];
   const { header, places, fileBytes } = layOutGguf(metadata, tensors);
-  const file = await open(path, "w");
-  try {
-    await file.write(header, 0, header.length, 0);
+  await writeWhole(path, async (file) => {
+    await file.write(header, 0);
     const random = new RandomBytes(options.seed ?? 1);
     for (const [i, parameter] of parameters.entries()) {
       await writeTensor(file, parameter, types[i]!, places[i]!, config, random, options.signal);
       options.onProgress?.(places[i]!.begin + places[i]!.bytes, fileBytes);
     }
-    await file.truncate(fileBytes);
-  } finally {
-    await file.close();
-  }
+    await file.resize(fileBytes);
+  });
   return {
     parameters: parameters.reduce((sum, { shape }) => sum + countElements(shape), 0),
     bytes: fileBytes,
@@ -189,7 +187,7 @@ function typeOf({ name, kind, shape }: Parameter, experts: SynthesizeType): Ggml
 const pieceBytes = 4 * 17 * 18 * 34 * 16;
 
 async function writeTensor(
-  file: FileHandle,
+  file: OutputFile,
   parameter: Parameter,
   type: GgmlType,
   { begin, bytes }: { readonly begin: number; readonly bytes: number },
@@ -200,7 +198,7 @@ async function writeTensor(
   const { name, shape, kind } = parameter;
   if (kind === "integers" || kind === "vector") {
     const values = kind === "integers" ? randomExperts(shape, numExperts, random) : vector(name, shape[0]!, random);
-    await file.write(new Uint8Array(values.buffer), 0, bytes, begin);
+    await file.write(new Uint8Array(values.buffer), begin);
     return;
   }
   const spread = name === "embed.weight" ? 1 : shape.at(-1)! ** -0.5;
@@ -208,7 +206,7 @@ async function writeTensor(
     signal?.throwIfAborted();
     const piece = new Uint8Array(Math.min(pieceBytes, bytes - done));
     fillRandom(type.name as RandomType, piece, spread, random); // typeOf gives no other
-    await file.write(piece, 0, piece.length, begin + done);
+    await file.write(piece, begin + done);
   }
 }
 

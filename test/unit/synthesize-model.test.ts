@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, describe, test } from "node:test";
 import { openCheckpointAt } from "../../src/engine/checkpoint-folder.ts";
 import { loadModel } from "../../src/engine/load-model.ts";
 import { engramNeed } from "../../src/engine/memory-need.ts";
 import { presetConfig, synthesizeModel, synthesizeTypes } from "../../src/engine/synthesize-model.ts";
+import { ModelError } from "../../src/errors.ts";
 import { ggufBlocks, ggufName, officialNameOfGguf } from "../../src/model/gguf-names.ts";
 import { drafterParameters, modelParameters } from "../../src/model/parameters.ts";
 
@@ -130,5 +131,54 @@ describe("synthesised models", () => {
     for (let layers = 1; layers <= 40; layers++) assert.equal(presetConfig(`v4.1-flash:${layers}`).numLayers, layers);
     assert.throws(() => presetConfig("v4-flash:44"), /no preset/);
     assert.throws(() => presetConfig("v4.1-flash:41"), /no preset/);
+  });
+});
+
+describe("a model that cannot be written", () => {
+  for (const preset of ["tiny", "v4.1-tiny"]) {
+    const options = { preset, type: "q4_0", engramBytes: 1 << 20 } as const;
+    const placeOf = (name: string) => join(mkdtempSync(join(scratch, "unwritable-")), name);
+
+    test(`${preset}: an aborted writing leaves nothing, and what was there as it was`, async () => {
+      const path = placeOf("model");
+      const abort = new AbortController();
+      const aborted = { ...options, signal: abort.signal, onProgress: () => abort.abort() };
+      await assert.rejects(synthesizeModel(path, aborted), { name: "AbortError" });
+      assert.deepEqual(readdirSync(dirname(path)), []);
+    });
+
+    test(`${preset}: below a file, or where something else is, is refused with the path`, async () => {
+      const file = placeOf("file");
+      writeFileSync(file, "x");
+      const other = placeOf("other");
+      if (preset === "tiny") mkdirSync(other);
+      else writeFileSync(other, "x");
+      for (const path of [join(file, "model"), other]) {
+        await assert.rejects(
+          synthesizeModel(path, options),
+          (error) => error instanceof ModelError && error.where === path && error.hint !== undefined,
+        );
+      }
+      assert.equal(readFileSync(file, "utf8"), "x");
+    });
+  }
+
+  test("in a folder that does not exist is refused with what to do", async () => {
+    const path = join(scratch, "no", "such", "folder.gguf");
+    await assert.rejects(
+      synthesizeModel(path, { preset: "tiny", type: "q4_0" }),
+      (error) => error instanceof ModelError && /Make the folder/.test(error.hint!),
+    );
+  });
+
+  test("a file that is there is replaced only when the new one is whole", async () => {
+    const path = join(scratch, "kept.gguf");
+    writeFileSync(path, "before");
+    const abort = new AbortController();
+    const aborted = { signal: abort.signal, onProgress: () => abort.abort() };
+    await assert.rejects(synthesizeModel(path, { preset: "tiny", type: "q4_0", ...aborted }));
+    assert.equal(readFileSync(path, "utf8"), "before");
+    await synthesizeModel(path, { preset: "tiny", type: "q4_0" });
+    assert.equal(readFileSync(path, "latin1").slice(0, 4), "GGUF");
   });
 });
