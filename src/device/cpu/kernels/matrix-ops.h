@@ -26,7 +26,7 @@ static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
 }
 
 static inline Activations activations_at(const Command* c, int slot) {
-  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0};
+  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0, {0, 0}};
 }
 
 /* 3 activations, 9 tokens */
@@ -71,6 +71,7 @@ static void op_linear(const Command* c, Worker* w) {
       product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
     return;
   }
+  if (tokens == 1 && m.format == FP8) x.range = magnitudes_of(x.floats, x.stride);
   for (i64 unit; (unit = next_unit(w, groups * tiles * parts)) >= 0;) {
     const i64 group = unit / parts / tiles, row = group * group_rows + unit / parts % tiles * TILE, end = (group + 1) * group_rows;
     const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
