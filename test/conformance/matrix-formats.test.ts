@@ -171,13 +171,15 @@ const shapes = [
   { rows: 40, columns: 768, tokens: 36 }, // two groups of tokens, and fewer than are worth a tile register
 ];
 const columnsOfBlock = (format: MatrixFormat) =>
-  format === "FP8" ? 128 : format === "Q4_K" || format === "Q6_K" ? 256 : hasBlocks(format) ? 32 : 1;
+  format === "Q4_K" || format === "Q6_K" ? 256 : hasBlocks(format) ? 32 : 1;
 
 /** Columns that only formats without blocks can have. */
 const oddShapes = [
   { rows: 3, columns: 1, tokens: 1 },
   { rows: 18, columns: 37, tokens: 7 },
   { rows: 5, columns: 515, tokens: 3 },
+  { rows: 20, columns: 1088, tokens: 5 }, // a whole line behind the last stretch of 512
+  { rows: 34, columns: 1100, tokens: 6 },
 ];
 
 for (const body of kernelBodiesHere) {
@@ -213,12 +215,13 @@ for (const body of kernelBodiesHere) {
           test(`${format}: [${rows}, ${columns}] times ${tokens} tokens`, async () => {
             state = rows;
             const matrix = example(format, rows, columns, 1, fp8Tile);
-            // A token of zeros, one of huge and one of tiny values, one with a single outlier, the others usual.
+            // A token of zeros, one of huge and one of tiny values, one with an outlier and a denormal, the others usual.
             const x = Float32Array.from({ length: tokens * columns }, (_, i) => {
               const t = Math.floor(i / columns);
               if (t === 1) return 0;
               if (t === 2) return normal() * 1e30;
               if (t === 3) return normal() * 1e-30;
+              if (t === 4 && i % columns === 600) return 1e-42;
               return i % columns === 5 && t === 4 ? 1000 : normal();
             });
             const exact = isInt8 ? throughInt8(x) : Float64Array.from(x);

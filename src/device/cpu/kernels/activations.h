@@ -3,6 +3,26 @@
 #include "panel.h"
 
 /*
+ * The least and the greatest magnitude of numbers, zeros apart: what they can be multiplied with so that none loses bits. Those of
+ * {0, 0} are not known.
+ */
+typedef struct {
+  float least, most;
+} Magnitudes;
+
+static Magnitudes magnitudes_of(const float* x, i64 count) {
+  vu least = vu_of(0xffffffff), most = vu_of(0); /* as bits, which are in the order of the magnitudes; NaN is above all */
+  i64 k = 0;
+  for (; k + LANES <= count; k += LANES) {
+    const vu bits = (vu)load_vi(x + k) & 0x7fffffff;
+    most = __builtin_elementwise_max(most, bits);
+    least = __builtin_elementwise_min(least, bits - 1); /* zero is above all */
+  }
+  const u32 above = __builtin_reduce_min(least);
+  return k < count ? (Magnitudes){0, 0} : (Magnitudes){above < 0x7f800000 ? bits_to_f32(above + 1) : 1, bits_to_f32(__builtin_reduce_max(most))};
+}
+
+/*
  * The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). The latter lie as they are multiplied: row by row,
  * or TOGETHER rows next to each other, block by block, where there are many. Row i is index[i], or first_row + i.
  */
@@ -15,6 +35,7 @@ typedef struct {
   i64 together;        /* 1 or TOGETHER */
   i64 first_row, first_column;
   const i32* index; /* or 0; only for rows that lie alone */
+  Magnitudes range; /* of the only row, or not known */
 } Activations;
 
 enum { TOGETHER = 16 };

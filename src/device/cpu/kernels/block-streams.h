@@ -105,7 +105,7 @@ static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* 
 }
 
 #if LANES >= 8
-enum { QUAD_BLOCKS = LANES / 4 };
+enum { QUAD_BLOCKS = QUAD_LANES };
 
 /* The dword sums of each 128-bit lane of four vectors: dword r of a lane is that of vector r's lane. */
 static inline __attribute__((always_inline)) vi sum_lanes(const vi a[4]) {
@@ -161,22 +161,12 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
       _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
         vi sums[4];
         UNROLL for (int i = g * QUAD_BLOCKS; i < (g + 1) * QUAD_BLOCKS; i++)
-          __builtin_prefetch(ahead + i % STREAMS * apart + b * 16 * STREAMS + i / STREAMS * LINE, 0, 3);
+          fetch_line(ahead, apart, b * TILE * 16 / LINE + i);
         UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
         four[g] = sum_lanes(sums);
       }
       vi of_block[TILE_VECTORS][QUAD_BLOCKS];
-#if LANES == 16
-      const __m512i a = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0x44), c = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0xee);
-      const __m512i d = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0x44), e = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0xee);
-      of_block[0][0] = (vi)_mm512_shuffle_i32x4(a, d, 0x88), of_block[0][1] = (vi)_mm512_shuffle_i32x4(a, d, 0xdd);
-      of_block[0][2] = (vi)_mm512_shuffle_i32x4(c, e, 0x88), of_block[0][3] = (vi)_mm512_shuffle_i32x4(c, e, 0xdd);
-#else
-      UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
-        of_block[i][0] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x20);
-        of_block[i][1] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x31);
-      }
-#endif
+      rows_of_quads(four, of_block);
       UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
         const i64 of_x = block + (b + k) * together, place = b + k - sixteen;
         const i32* sums = x->sums + sums_of(x, of_x);

@@ -1,6 +1,7 @@
 /*
- * One token times floats (F32, F16, BF16, FP8), without a panel in between. No lane is needed for each row: a vector is the same four
- * columns of QUAD_ROWS rows, four sums for each, which the order of the sums asks for anyway.
+ * One token times floats, without a panel in between. No lane is needed for each row. F32, F16, BF16: a vector is the same four columns
+ * of QUAD_ROWS rows, four sums for each, which the order of the sums asks for anyway. FP8: a vector is columns of one row, whose order
+ * has sixteen sums for that: loading and sorting quads of four rows takes as many instructions as multiplying them.
  */
 #pragma once
 #include "activations.h"
@@ -46,46 +47,8 @@ static inline void words_to_dwords(vi words, vi out[2]) {
 #endif
 }
 
-#if LANES >= 8
-/*
- * 16 codes of E4M3 of each row as numbers divided by 2^8, NaN as if it were one: a code moved to the upper half of 16 bits, less its
- * sign one bit down, is that number in half precision. The halves go through memory: converting those in a register is a shuffle more.
- */
-static inline __attribute__((always_inline)) void quads_of_fp8(vi raw, vf out[4]) {
-  u16 halves[4][LANES] __attribute__((aligned(64)));
-#if LANES == 16
-  const __m512i order = _mm512_setr_epi32(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15), zero = _mm512_setzero_si512();
-  const __m512i codes = _mm512_permutexvar_epi32(order, (__m512i)raw), mask = _mm512_set1_epi16((short)0xbfff);
-  _mm512_store_si512(halves[0], _mm512_and_si512(_mm512_srai_epi16(_mm512_unpacklo_epi8(zero, codes), 1), mask));
-  _mm512_store_si512(halves[2], _mm512_and_si512(_mm512_srai_epi16(_mm512_unpackhi_epi8(zero, codes), 1), mask));
-  __asm__("" : "+m"(halves)); /* else the compiler leaves memory out */
-  UNROLL for (int j = 0; j < 4; j++) out[j] = (vf)_mm512_cvtph_ps(_mm256_load_si256((const void*)halves[j]));
-#else
-  const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7), zero = _mm256_setzero_si256();
-  const __m256i codes = _mm256_permutevar8x32_epi32((__m256i)raw, order), mask = _mm256_set1_epi16((short)0xbfff);
-  _mm256_store_si256((void*)halves[0], _mm256_and_si256(_mm256_srai_epi16(_mm256_unpacklo_epi8(zero, codes), 1), mask));
-  _mm256_store_si256((void*)halves[2], _mm256_and_si256(_mm256_srai_epi16(_mm256_unpackhi_epi8(zero, codes), 1), mask));
-  __asm__("" : "+m"(halves));
-  UNROLL for (int j = 0; j < 4; j++) out[j] = (vf)_mm256_cvtph_ps(_mm_load_si128((const void*)halves[j]));
-#endif
-}
-#else
-static inline void quads_of_fp8(vi raw, vf out[4]) { (void)raw, (void)out; } /* a panel is made here */
-#endif
-
-/* The greater of each unsigned byte. */
-static inline vi greatest_bytes(vi a, vi b) {
-  typedef u8 Bytes __attribute__((vector_size(4 * LANES)));
-  return (vi)__builtin_elementwise_max((Bytes)a, (Bytes)b);
-}
-/* Whether any byte has this value. */
-static inline int has_byte(vi x, u8 value) {
-  typedef i8 Bytes __attribute__((vector_size(4 * LANES)));
-  return __builtin_reduce_or((vi)((Bytes)x == (i8)value)) != 0;
-}
-
 /* out[j] = columns 4 * j ... of QUAD_ROWS rows, of which `raw` has 16 bytes each; as many as are in them. */
-static inline __attribute__((always_inline)) void quads_of(const i64 format, vi raw, vf out[4]) {
+static inline __attribute__((always_inline)) void quads_of(const i64 format, vi raw, vf out[2]) {
   vi words[2];
   switch (format) {
     case F32: out[0] = (vf)raw; return;
@@ -93,7 +56,7 @@ static inline __attribute__((always_inline)) void quads_of(const i64 format, vi 
       words_to_dwords(raw, words);
       UNROLL for (int j = 0; j < 2; j++) out[j] = (vf)words[j];
       return;
-    case F16: {
+    default: { /* F16 */
 #if LANES == 16
       const __m512i halves = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), (__m512i)raw);
       out[0] = (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
@@ -106,22 +69,17 @@ static inline __attribute__((always_inline)) void quads_of(const i64 format, vi 
       words_to_dwords(raw, words);
       UNROLL for (int j = 0; j < 2; j++) out[j] = f16_to_vf((vi)((vu)words[j] >> 16));
 #endif
-      return;
     }
-    default: quads_of_fp8(raw, out);
   }
 }
 
 /* sum[i] += a line of QUAD_ROWS rows that are `stride` bytes apart times x, for `groups` of them, the next one `next` bytes on. */
-static inline __attribute__((always_inline)) void add_line(const i64 format, const int groups, const u8* at, i64 next, i64 stride, const float* x, vf* sum,
-                                                           vi* greatest) {
+static inline __attribute__((always_inline)) void add_line(const i64 format, const int groups, const u8* at, i64 next, i64 stride, const float* x, vf* sum) {
   const int each = 16 / bytes_of_number(format);
   _Pragma("clang loop unroll(disable)") for (int part = 0; part < LINE / 16; part++)
     UNROLL for (int i = 0; i < groups; i++) {
-      vf w[4];
-      const vi raw = load_quad_rows(at + i * next + 16 * part, stride);
-      quads_of(format, raw, w);
-      if (format == FP8) *greatest = greatest_bytes(*greatest, raw & 0x7f7f7f7f);
+      vf w[2];
+      quads_of(format, load_quad_rows(at + i * next + 16 * part, stride), w);
       UNROLL for (int j = 0; j < each / 4; j++) sum[i] = fma_vf(w[j], broadcast_quad(x + each * part + 4 * j), sum[i]);
     }
 }
@@ -131,15 +89,13 @@ enum { GROUPS = LANES == 16 ? 2 : 4 };
 
 /*
  * acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. A line of
- * these rows is used up before that of others. 0 where a code was NaN.
+ * these rows is used up before that of others.
  */
-static inline __attribute__((always_inline)) int stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
+static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
                                                                   const float* x, float* acc) {
   const int bytes = bytes_of_number(format), columns = LINE / bytes;
-  const u8* ahead = (m->ahead ? m->ahead : rows.at) + STREAMS * first * bytes; /* something in any case: no branch between products */
+  const u8* ahead = m->ahead ? m->ahead : rows.at; /* something in any case: no branch between products */
   const i64 apart = m->ahead_rows * m->row_bytes;
-  vi greatest = vi_of(0);
-  vf result[TILE_VECTORS];
   FOR_EACH_VECTOR {
     const u8* at = rows.at + v * rows.stride + first * bytes;
     vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
@@ -147,16 +103,13 @@ static inline __attribute__((always_inline)) int stream_of_format(const i64 form
     for (i64 c = 0; c < count; c += columns)
       UNROLL for (int row = 0; row < 4; row += GROUPS) {
         UNROLL for (int i = row * QUAD_ROWS; i < (row + GROUPS) * QUAD_ROWS; i++)
-          __builtin_prefetch(ahead + i % STREAMS * apart + STREAMS * c * bytes + v * LINE / STREAMS + i / STREAMS * LINE, 0, 3);
-        add_line(format, GROUPS, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x + c, sum + row, &greatest);
+          fetch_line(ahead, apart, (first + c) / columns * TILE + v + i);
+        add_line(format, GROUPS, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x + c, sum + row);
         __asm__ volatile("" ::: "memory"); /* else the compiler loads the lines of other rows first, and spills */
       }
     transpose_quads((vi)sum[0], (vi)sum[1], (vi)sum[2], (vi)sum[3], s);
-    result[v / LANES] = ((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3]);
+    store_vf(acc + v, load_vf(acc + v) + (((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3])));
   }
-  if (format == FP8 && has_byte(greatest, 0x7f)) return 0;
-  FOR_VECTORS store_vf(acc + v, load_vf(acc + v) + result[v / LANES]);
-  return 1;
 }
 
 /* Four rows alone, for matrices of so few rows that tiles cannot be shared out evenly: y[r] = row r . x, summed as everywhere. */
@@ -168,7 +121,7 @@ static inline __attribute__((always_inline)) void four_rows_of_format(const i64 
     vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
     float lane[4][4];
     for (i64 c = first; c < end; c += LINE / bytes)
-      UNROLL for (int i = 0; i < vectors; i++) add_line(format, 1, at + i * QUAD_ROWS * m->row_bytes + c * bytes, 0, m->row_bytes, x + c, sum + i, 0);
+      UNROLL for (int i = 0; i < vectors; i++) add_line(format, 1, at + i * QUAD_ROWS * m->row_bytes + c * bytes, 0, m->row_bytes, x + c, sum + i);
     for (int i = 0; i < vectors; i++) store_vf(lane[i * QUAD_ROWS], sum[i]);
     for (int r = 0; r < 4; r++) y[r] += (lane[r][0] + lane[r][1]) + (lane[r][2] + lane[r][3]);
   }
@@ -186,29 +139,113 @@ static NEVER_INLINE void product_of_four_rows(const Matrix* m, i64 row, const fl
 }
 
 #if LANES >= 8
+enum { FP8_COLUMNS = LINE, FP8_VECTORS = SUMS_OF_FP8 / LANES };
+
+/* The greater of each unsigned byte. */
+static inline vi greatest_bytes(vi a, vi b) {
+  typedef u8 Bytes __attribute__((vector_size(4 * LANES)));
+  return (vi)__builtin_elementwise_max((Bytes)a, (Bytes)b);
+}
+/* Whether any byte has this value. */
+static inline int has_byte(vi x, u8 value) {
+  typedef i8 Bytes __attribute__((vector_size(4 * LANES)));
+  return __builtin_reduce_or((vi)((Bytes)x == (i8)value)) != 0;
+}
+
+/* 2 * LANES codes of E4M3 in half precision, divided by 2^8, NaN as if it were one: a code with its sign a bit further up. */
+static inline vi halves_of_fp8(const u8* at) {
+#if LANES == 16
+  const __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void*)at));
+  return (vi)_mm512_and_si512(_mm512_slli_epi16(words, 7), _mm512_set1_epi16((short)0xbfff));
+#else
+  const __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void*)at));
+  return (vi)_mm256_and_si256(_mm256_slli_epi16(words, 7), _mm256_set1_epi16((short)0xbfff));
+#endif
+}
+static inline vf load_halves(const u16* at) {
+#if LANES == 16
+  return (vf)_mm512_cvtph_ps(_mm256_load_si256((const void*)at));
+#else
+  return (vf)_mm256_cvtph_ps(_mm_load_si128((const void*)at));
+#endif
+}
+
+/*
+ * scaled = columns first ... of a token times the scale that rows share there, and 2^8. 0 where that is no power of two, or bits of a
+ * column are lost with it.
+ */
+static inline int scale_for_fp8(const Matrix* m, i64 block_row, i64 first, i64 count, Magnitudes range, const float* x, float* scaled) {
+  const i64 block = first / m->block_columns, blocks = (first + count - 1) / m->block_columns + 1 - block;
+  const i64 element = block_row * m->scale_row_elements + block;
+  /* as exponents: weights and products are to be finite, and products no less than the least that has all bits */
+  const i32 most = (i32)(f32_to_bits(range.most) >> 23), least = (i32)(f32_to_bits(range.least) >> 23);
+  const i32 lowest = least == 0 ? 255 : least < 119 ? 128 - least : 9, highest = most > 136 ? 381 - most : 245;
+  u32 scale[STRETCH / LANES], is_wrong = 0;
+  for (i64 b = 0; b < blocks; b++) {
+    const u32 bits = (m->scale_is_f32 ? f32_to_bits(((const f32_at*)m->scales)[element + b]) : (u32)m->scales[element + b] << 23) + (8 << 23);
+    is_wrong |= (bits & 0x7fffff) | (u32)((i32)(bits >> 23) < lowest) | (u32)((i32)(bits >> 23) > highest);
+    scale[b] = bits;
+  }
+  if (is_wrong) return 0;
+  for (i64 k = 0, b = 0; k < count; b++) {
+    const i64 end = min_i64(count, (block + b + 1) * m->block_columns - first);
+    for (; k < end; k += LANES) store_vf(scaled + k, load_vf(x + k) * vf_of(bits_to_f32(scale[b])));
+  }
+  return 1;
+}
+
 /*
  * FP8: codes are multiplied as they are, and x with the scale that the tile's rows share and with 2^8 that codes are short of. Both are
- * powers of two, so that no product changes. 0 where that is not so, and for NaN.
+ * powers of two, so that no product changes. Of four rows a line each is used up in turn. 0 where scales are not like that, and for NaN.
  */
-static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, const float* x, float* acc) {
+static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, Magnitudes range, const float* x, float* acc) {
   float scaled[STRETCH] __attribute__((aligned(64)));
+  u16 halves[4][FP8_COLUMNS] __attribute__((aligned(64)));
   const i64 last_row = rows.first_row + (rows.stride ? TILE - 1 : 0), block_row = rows.first_row / m->block_rows;
   if (m->block_columns % LANES || block_row != last_row / m->block_rows) return 0;
-  vi is_exact = vi_of(-1);
-  for (i64 k = 0; k < count;) { /* stretches of one scale */
-    const i64 block = (first + k) / m->block_columns, end = min_i64(count, (block + 1) * m->block_columns - first);
-    const i64 element = block_row * m->scale_row_elements + block;
-    const u32 bits = (m->scale_is_f32 ? f32_to_bits(((const f32_at*)m->scales)[element]) : (u32)m->scales[element] << 23) + (8 << 23);
-    if (bits - (9 << 23) > 236u << 23 || bits & 0x7fffff) return 0; /* a power of two that has an inverse, and whose products are finite */
-    const vf scale = vf_of(bits_to_f32(bits)), inverse = vf_of(bits_to_f32((254u << 23) - bits));
-    for (; k < end; k += LANES) {
-      const vf value = load_vf(x + k), product = value * scale;
-      store_vf(scaled + k, product);
-      is_exact &= (vi)(product * inverse == value); /* neither too large, nor so small that bits are lost, nor NaN */
+  if (!scale_for_fp8(m, block_row, first, count, range, x, scaled) && !scale_for_fp8(m, block_row, first, count, magnitudes_of(x, count), x, scaled))
+    return 0;
+  const u8* ahead = m->ahead ? m->ahead : rows.at;
+  const i64 apart = m->ahead_rows * m->row_bytes;
+  vi greatest = vi_of(0), four[FP8_VECTORS][4];
+  i64 line = first / FP8_COLUMNS * TILE;
+  for (int g = 0; g < 4; g++) {
+    vf sum[FP8_VECTORS][4];
+    UNROLL for (int i = 0; i < FP8_VECTORS; i++)
+      UNROLL for (int r = 0; r < 4; r++) sum[i][r] = vf_of(0);
+    for (i64 c = 0; c < count; c += FP8_COLUMNS, line += 4) {
+      UNROLL for (int r = 0; r < 4; r++) {
+        const u8* at = rows.at + (4 * g + r) * rows.stride + first + c;
+        fetch_line(ahead, apart, line + r);
+        UNROLL for (int i = 0; i < FP8_COLUMNS; i += 2 * LANES) store_vi(halves[r] + i, halves_of_fp8(at + i));
+        UNROLL for (int i = 0; i < FP8_COLUMNS; i += 4 * LANES) greatest = greatest_bytes(greatest, load_vi(at + i) & 0x7f7f7f7f);
+      }
+      __asm__("" : "+m"(halves)); /* else the compiler leaves memory out, and converting halves in a register is a shuffle more */
+      UNROLL for (int i = 0; i < FP8_COLUMNS / LANES; i++) {
+        const vf value = load_vf(scaled + c + LANES * i);
+        vf* of_rows = sum[i % FP8_VECTORS];
+        UNROLL for (int r = 0; r < 4; r++) of_rows[r] = fma_vf(load_halves(halves[r] + LANES * i), value, of_rows[r]);
+      }
+    }
+    UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
+      vi t[4];
+      transpose_quads((vi)sum[i][0], (vi)sum[i][1], (vi)sum[i][2], (vi)sum[i][3], t);
+      four[i][g] = (vi)(((vf)t[0] + (vf)t[1]) + ((vf)t[2] + (vf)t[3]));
     }
   }
-  if (__builtin_reduce_and(is_exact) == 0) return 0;
-  return stream_of_format(FP8, m, rows, first, count, scaled, acc);
+  if (has_byte(greatest, 0x7f)) return 0;
+  vi part[TILE_VECTORS][4]; /* of each four of the sums, rows side by side */
+  UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
+    vi of_rows[TILE_VECTORS][QUAD_LANES];
+    rows_of_quads(four[i], of_rows);
+    UNROLL for (int v = 0; v < TILE_VECTORS; v++)
+      UNROLL for (int k = 0; k < QUAD_LANES; k++) part[v][QUAD_LANES * i + k] = of_rows[v][k];
+  }
+  FOR_VECTORS {
+    const vi* p = part[v / LANES];
+    store_vf(acc + v, load_vf(acc + v) + (((vf)p[0] + (vf)p[1]) + ((vf)p[2] + (vf)p[3])));
+  }
+  return 1;
 }
 #endif
 
@@ -217,11 +254,11 @@ static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64
   const float* at = floats_of(x, 0) + first;
   if (count * bytes_of_number(m->format) % LINE) return 0;
   switch (m->format) {
-    case F32: return stream_of_format(F32, m, rows, first, count, at, acc);
-    case F16: return stream_of_format(F16, m, rows, first, count, at, acc);
-    case BF16: return stream_of_format(BF16, m, rows, first, count, at, acc);
+    case F32: stream_of_format(F32, m, rows, first, count, at, acc); return 1;
+    case F16: stream_of_format(F16, m, rows, first, count, at, acc); return 1;
+    case BF16: stream_of_format(BF16, m, rows, first, count, at, acc); return 1;
 #if LANES >= 8
-    case FP8: return stream_fp8(m, rows, first, count, at, acc);
+    case FP8: return stream_fp8(m, rows, first, count, x->range, at, acc);
 #endif
     default: return 0;
   }

@@ -26,7 +26,7 @@ static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
 }
 
 static inline Activations activations_at(const Command* c, int slot) {
-  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0};
+  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0, {0, 0}};
 }
 
 /* 3 activations, 9 tokens */
@@ -101,6 +101,7 @@ static void op_linear(const Command* c, Worker* w) {
       product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
     return;
   }
+  if (tokens == 1 && m.format == FP8) x.range = magnitudes_of(x.floats, x.stride);
   for (i64 i; (i = next_unit(w, parts_units.count + groups * tiles * parts)) >= 0;) {
     if (LANES == 16 && i < parts_units.count) {
       multiply_unit(&m, &x, tokens, &parts_units, i, y, stride, w);

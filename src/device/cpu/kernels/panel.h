@@ -100,6 +100,25 @@ static inline __attribute__((always_inline)) void transpose_quads(vi a, vi b, vi
 #undef HIGH_PAIRS
 }
 
+#if LANES >= 8
+enum { QUAD_LANES = LANES / 4 };
+
+/* Lane k of four[g] holds a dword each of rows 4g ...: out[v][k] = those of the rows of vector v of a tile. */
+static inline __attribute__((always_inline)) void rows_of_quads(const vi four[4], vi out[TILE_VECTORS][QUAD_LANES]) {
+#if LANES == 16
+  const __m512i a = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0x44), b = _mm512_shuffle_i32x4((__m512i)four[0], (__m512i)four[1], 0xee);
+  const __m512i c = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0x44), d = _mm512_shuffle_i32x4((__m512i)four[2], (__m512i)four[3], 0xee);
+  out[0][0] = (vi)_mm512_shuffle_i32x4(a, c, 0x88), out[0][1] = (vi)_mm512_shuffle_i32x4(a, c, 0xdd);
+  out[0][2] = (vi)_mm512_shuffle_i32x4(b, d, 0x88), out[0][3] = (vi)_mm512_shuffle_i32x4(b, d, 0xdd);
+#else
+  UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
+    out[i][0] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x20);
+    out[i][1] = (vi)_mm256_permute2x128_si256((__m256i)four[2 * i], (__m256i)four[2 * i + 1], 0x31);
+  }
+#endif
+}
+#endif
+
 /*
  * out[j][lane] = dword j of the 16 bytes at row `lane` of those at `at`, for LANES rows. Rows lie `stride` bytes apart (a tile of a
  * matrix), or where `pointers` says (rows of a cache).
@@ -162,6 +181,11 @@ static inline __attribute__((always_inline)) void fetch_portion(const Matrix* m,
   const i64 part = bytes / STREAMS, lines = (part + LINE - 1) / LINE * STREAMS;
   UNROLL for (i64 i = lines * portion / portions; i < lines * (portion + 1) / portions; i++)
     __builtin_prefetch(m->ahead + i % STREAMS * m->ahead_rows * m->row_bytes + index * part + i / STREAMS * LINE, 0, 3);
+}
+
+/* The same line by line, for what multiplies whole lines: which one of the tile's, whose streams are so many bytes apart. */
+static inline __attribute__((always_inline)) void fetch_line(const u8* ahead, i64 apart, i64 line) {
+  __builtin_prefetch(ahead + (u64)line % STREAMS * apart + (u64)line / STREAMS * LINE, 0, 3);
 }
 
 /* The same for pieces that are fetched at once; of small ones every second or fourth fetches for all, a whole line of each stream. */
@@ -337,6 +361,10 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
 static inline vi byte_of(vi dword, int k, int is_signed) {
   return is_signed ? (dword << (24 - 8 * k)) >> 24 : (vi)((vu)dword >> 8 * k) & 0xff;
 }
+
+/* In how many sums, by column, products are added up over a stretch (see product.h). */
+enum { SUMS_OF_FP8 = 16 };
+static inline int sums_of_format(i64 format) { return format == FP8 ? SUMS_OF_FP8 : 4; }
 
 static inline int bytes_of_number(i64 format) { return format == F32 ? 4 : format == FP8 ? 1 : 2; }
 

@@ -5,7 +5,8 @@
  *
  * Order of the sums, the same for any number of tokens and workers:
  *   whole numbers  for each block: int32, exact; then one fused multiply-add of it, times scale of weight times scale of x
- *   floats         four sums by column modulo 4 over a stretch of 512 columns, (s0 + s1) + (s2 + s3), then stretch after stretch
+ *   floats         four sums by column modulo 4 over a stretch of 512 columns, (s0 + s1) + (s2 + s3), then stretch after stretch;
+ *                  FP8: sixteen by column modulo 16, each four of them so, then the four results in the same way
  */
 #pragma once
 #if defined(BODY) /* ops that are compiled once for all instruction sets call those of the body */
@@ -47,7 +48,7 @@ static NEVER_INLINE void product_of_rows(const Matrix* m, Rows rows, const Activ
     const i64 count = min_i64(STRETCH, m->columns - first);
     if (tokens == 1 && stream_floats(m, rows, first, count, x, acc[0])) continue;
     unpack_floats(m, rows, first, count, panel);
-    multiply_floats(panel, first, count, x, tokens, acc);
+    multiply_floats(panel, first, count, sums_of_format(m->format), x, tokens, acc);
   }
 }
 
@@ -57,7 +58,7 @@ static void product_of_cache_rows(const u8* const rows[TILE], i64 columns, const
   for (i64 first = 0; first < columns; first += STRETCH) {
     const i64 count = min_i64(STRETCH, columns - first);
     unpack_cache_rows(rows, first, count, panel);
-    multiply_floats(panel, first, count, x, tokens, acc);
+    multiply_floats(panel, first, count, sums_of_format(F32), x, tokens, acc);
   }
 }
 
