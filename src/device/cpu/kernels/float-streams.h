@@ -136,7 +136,7 @@ enum { GROUPS = LANES == 16 ? 2 : 4 };
 static inline __attribute__((always_inline)) int stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
                                                                   const float* x, float* acc) {
   const int bytes = bytes_of_number(format), columns = LINE / bytes;
-  const u8* ahead = (m->ahead ? m->ahead : rows.at) + STREAMS * first * bytes; /* something in any case: no branch between products */
+  const u8* ahead = (m->ahead ? m->ahead : rows.at) + TILE / STREAMS * first * bytes; /* something in any case: no branch between products */
   const i64 apart = m->ahead_rows * m->row_bytes;
   vi greatest = vi_of(0);
   vf result[TILE_VECTORS];
@@ -147,7 +147,7 @@ static inline __attribute__((always_inline)) int stream_of_format(const i64 form
     for (i64 c = 0; c < count; c += columns)
       UNROLL for (int row = 0; row < 4; row += GROUPS) {
         UNROLL for (int i = row * QUAD_ROWS; i < (row + GROUPS) * QUAD_ROWS; i++)
-          __builtin_prefetch(ahead + i % STREAMS * apart + STREAMS * c * bytes + v * LINE / STREAMS + i / STREAMS * LINE, 0, 3);
+          __builtin_prefetch(ahead + i % STREAMS * apart + TILE / STREAMS * c * bytes + v * LINE / STREAMS + i / STREAMS * LINE, 0, 3);
         add_line(format, GROUPS, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x + c, sum + row, &greatest);
         __asm__ volatile("" ::: "memory"); /* else the compiler loads the lines of other rows first, and spills */
       }
