@@ -55,7 +55,7 @@ const quantizedAt = ({ address, bytes }: Span, rows: number, columns: number): Q
 
 export class CommandWriter {
   readonly #place: Placement;
-  readonly #rows: Float64Array[] = [];
+  readonly #rows: number[][] = [];
   #read: Span[] = [];
   #written: Span[] = [];
   #sinceBarrier = 0;
@@ -252,10 +252,8 @@ export class CommandWriter {
     this.#read.push(...read);
     this.#written.push(...written);
     this.#sinceBarrier++;
-    const row = new Float64Array(commandSlots);
     if (slots.length + 3 > commandSlots) throw new DeviceError(`The command ${name} is too long`);
-    row.set([opNames.indexOf(name), conflicts ? 1 : 0, this.#rows.length % cursorSets, ...slots]);
-    this.#rows.push(row);
+    this.#rows.push([opNames.indexOf(name), conflicts ? 1 : 0, this.#rows.length % cursorSets, ...slots]);
   }
 }
 
