@@ -336,6 +336,17 @@ for (const body of kernelBodiesHere) {
           // Through int8 each of the two products carries an error of about 1/250 of its terms.
           const size = oracle.outputs[0]!.reduce((a, v) => Math.max(a, Math.abs(v)), 0);
           assertNear(found, oracle.outputs[0]!, size, isInt8 ? 0.02 : 1e-5, "experts");
+          for (const few of [1, 5])
+            for (let t = 0; t + few <= tokens; t += few) {
+              const part = {
+                x: x.slice(t * hidden, (t + few) * hidden),
+                chosen: chosen.slice(t * k, (t + few) * k),
+                weights: weights.slice(t * k, (t + few) * k),
+              };
+              await program.run({ sizes: { tokens: few }, inputs: part });
+              const together = found.slice(t * hidden, (t + few) * hidden);
+              assert.deepEqual(program.read("y"), together, `${few} tokens from ${t}`);
+            }
         });
       }
     });

@@ -35,10 +35,16 @@ test("more workers than the word of a step can count are refused", () => {
 
 describe("workers that take part in a step", () => {
   /** Steps of one token on a machine where `milliseconds(workers)` is what one takes; the counts that were chosen. */
-  function play(active: ActiveWorkers, steps: number, milliseconds: (workers: number) => number, napsOfAll: number) {
+  function play(
+    active: ActiveWorkers,
+    steps: number,
+    milliseconds: (workers: number) => number,
+    napsOfAll: number,
+    commands = 1,
+  ) {
     return Array.from({ length: steps }, () => {
       const workers = active.choose(1);
-      active.tell(milliseconds(workers), workers > 1 ? napsOfAll : 0);
+      active.tell(milliseconds(workers), workers > 1 ? napsOfAll : 0, commands);
       return workers;
     });
   }
@@ -53,8 +59,15 @@ describe("workers that take part in a step", () => {
     assert.ok(counts.filter((workers) => workers === 2).length > 9500);
   });
 
-  test("all of them where a worker wakes late once in a long step, as on a quiet machine", () => {
-    assert.deepEqual(new Set(play(new ActiveWorkers(2), 1000, (workers) => 74 / workers, 1)), new Set([2]));
+  test("all of them where workers wake late now and then in a long step, as on a quiet machine", () => {
+    for (const [naps, commands] of [
+      [1, 1],
+      [10, 560],
+    ] as const)
+      assert.deepEqual(
+        new Set(play(new ActiveWorkers(2), 1000, (workers) => 74 / workers, naps, commands)),
+        new Set([2]),
+      );
   });
 
   test("a trial that a single long step shows to be in vain ends with it", () => {

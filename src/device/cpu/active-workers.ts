@@ -13,8 +13,12 @@ const fewestSteps = 4;
 const leastMilliseconds = 24;
 /** A trial whose steps take so many times as long is over before it has that many. */
 const hopeless = 1.25;
-/** Beside a busy process a worker is waited for at least this often. On a quiet machine one wakes late now and then, once a step or so. */
+/**
+ * Beside a busy process a worker is waited for at least this often: at half of the barriers or more (560 commands of 2.8 B parameters:
+ * 260 to 600 times). On a quiet machine one wakes late now and then (1 to 10 times).
+ */
 const millisecondsANap = 15;
+const commandsANap = 16;
 /** How long a count stays after another one was tried in vain: doubled each time, up to the most. */
 const shortestPause = 100;
 const longestPause = 1000;
@@ -24,6 +28,7 @@ interface Trial {
   steps: number;
   milliseconds: number;
   naps: number;
+  commands: number;
 }
 
 export class ActiveWorkers {
@@ -56,14 +61,15 @@ export class ActiveWorkers {
     return (this.#other ?? this.#now).workers;
   }
 
-  /** What the step took, and how often a worker of it slept while it waited for another one. */
-  tell(milliseconds: number, naps: number): void {
+  /** What the step of so many commands took, and how often a worker of it slept while it waited for another one. */
+  tell(milliseconds: number, naps: number, commands: number): void {
     if (!this.#counts) return;
     this.#sinceTrial += milliseconds;
     const trial = this.#other ?? this.#now;
     trial.steps++;
     trial.milliseconds += milliseconds;
     trial.naps += naps;
+    trial.commands += commands;
     const measured = trial.milliseconds / trial.steps;
     const isHopeless = trial !== this.#now && measured > hopeless * this.#measured;
     if (trial.milliseconds < leastMilliseconds || (trial.steps < fewestSteps && !isHopeless)) return;
@@ -85,8 +91,9 @@ export class ActiveWorkers {
   }
 
   /** The count to try next to one that was measured: fewer only if workers had to wait, more and fewer in turns. */
-  #neighbour({ workers, naps, steps, milliseconds }: Trial): Trial | undefined {
-    const fewer = workers > 1 && naps >= Math.max(steps, milliseconds / millisecondsANap);
+  #neighbour({ workers, naps, steps, milliseconds, commands }: Trial): Trial | undefined {
+    const fewestNaps = Math.max(steps, milliseconds / millisecondsANap, commands / commandsANap);
+    const fewer = workers > 1 && naps >= fewestNaps;
     const more = workers < this.#all;
     this.#tryMoreNext = more && (!fewer || !this.#tryMoreNext);
     if (this.#tryMoreNext) return fresh(workers + 1);
@@ -95,5 +102,5 @@ export class ActiveWorkers {
 }
 
 function fresh(workers: number): Trial {
-  return { workers, steps: 0, milliseconds: 0, naps: 0 };
+  return { workers, steps: 0, milliseconds: 0, naps: 0, commands: 0 };
 }

@@ -26,6 +26,8 @@ export const commandBytes = 8 * commandSlots;
 const cursorSets = 32;
 /** Weights of this many rows are worked on together: TILE in kernels/base.h. */
 const tile = 16;
+/** Tiles of rows of experts' down matrices that are worked on together: MOST_DOWN_TILES in kernels/matrix-ops.h. */
+const mostDownTiles = 4;
 /** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
 const tokensOfPart = 128;
 
@@ -59,10 +61,12 @@ const quantizedAt = ({ address, bytes }: Span, rows: number, columns: number): Q
 
 export class CommandWriter {
   readonly #place: Placement;
-  readonly #rows: Float64Array[] = [];
+  readonly #rows: number[][] = [];
   #read: Span[] = [];
   #written: Span[] = [];
   #sinceBarrier = 0;
+  /** The last product that fetches what the next one reads, and the slot that says how many commands on that is. */
+  #product: { readonly command: number; readonly slot: number } | undefined;
   /** Which tensor each slot of int8 activations holds, the newest last. */
   readonly #quantized = new Map<object, { slot: number; value: Quantized }>();
 
@@ -75,6 +79,18 @@ export class CommandWriter {
     const all = new Float64Array(this.#rows.length * commandSlots);
     for (const [i, row] of this.#rows.entries()) all.set(row, i * commandSlots);
     return all;
+  }
+
+  /** Tells the last product that the command just written is the next one: what it reads first is fetched in time. */
+  #lead(): void {
+    if (this.#product === undefined) return;
+    const { command, slot } = this.#product;
+    this.#rows[command]![slot] = this.#rows.length - 1 - command;
+  }
+
+  /** The command just written is a product whose slot shall say where the next one is. */
+  #follow(slot: number): void {
+    this.#product = { command: this.#rows.length - 1, slot };
   }
 
   get count(): number {
@@ -112,8 +128,11 @@ export class CommandWriter {
       groups,
       part,
       inAnyOrder ? 1 : 0,
+      0,
     ];
     this.#add("linear", slots, [activations.span], [y]);
+    this.#lead();
+    this.#follow(25);
   }
 
   #experts(
@@ -145,10 +164,11 @@ export class CommandWriter {
       memory.weight,
       memory.place,
       rows,
+      memory.active,
     ];
     this.#add("expertsRoute", route, [chosen!, weights!], [memory.lists]);
     const activations = this.#activations(x!, both, g.columns);
-    const lists = [experts, memory.first, memory.token, memory.place];
+    const lists = [memory.active, memory.first, memory.token, memory.place];
     let gathered = activations;
     if (rows > 1 && hasBlocks(both.format)) {
       const { span, bytes, scales, sums } = memory.gathered;
@@ -159,9 +179,10 @@ export class CommandWriter {
     const { span, bytes, scales, sums } = memory.hidden;
     const isInt8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
     const hidden = isInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
+    this.#product = undefined; // which experts' rows the next product reads is known only now
     this.#add(
       "expertsGateUp",
-      [...expertSlots(g), ...expertSlots(u), ...gathered.slots, ...lists, limit, ...hidden],
+      [...expertSlots(g), ...expertSlots(u), ...gathered.slots, ...lists, limit, ...hidden, roundsHidden ? 2 : 1],
       [gathered.span, memory.lists],
       [span],
     );
@@ -171,10 +192,11 @@ export class CommandWriter {
     }
     this.#add(
       "expertsDown",
-      [...expertSlots(d), ...hidden, ...lists, memory.weight, tokens, place.span(y).address],
+      [...expertSlots(d), ...hidden, ...lists, memory.weight, tokens, place.span(y).address, 0],
       [span, memory.lists],
       [y],
     );
+    this.#follow(27);
   }
 
   /** Slots of activations, quantised first where the matrix is in blocks (once for all matrices that multiply them). */
@@ -237,10 +259,8 @@ export class CommandWriter {
     this.#read.push(...read);
     this.#written.push(...written);
     this.#sinceBarrier++;
-    const row = new Float64Array(commandSlots);
     if (slots.length + 3 > commandSlots) throw new DeviceError(`The command ${name} is too long`);
-    row.set([opNames.indexOf(name), conflicts ? 1 : 0, this.#rows.length % cursorSets, ...slots]);
-    this.#rows.push(row);
+    this.#rows.push([opNames.indexOf(name), conflicts ? 1 : 0, this.#rows.length % cursorSets, ...slots]);
   }
 }
 
@@ -283,7 +303,8 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
   const token = first + roundUp(4 * (experts + 1), 64);
   const weight = token + roundUp(4 * pairs, 64);
   const place = weight + roundUp(4 * pairs, 64);
-  const lists = { address, bytes: place + roundUp(4 * experts, 64) - address };
+  const active = place + roundUp(4 * experts, 64);
+  const lists = { address, bytes: active + roundUp(4 * (experts + 1), 64) - address };
   const hidden = { address: address + lists.bytes, bytes: roundUp(4 * rows * width, 64) }; // float32, or int8 blocks
   const copy = {
     address: hidden.address + hidden.bytes,
@@ -294,6 +315,7 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
     token,
     weight,
     place,
+    active,
     lists,
     hidden: quantizedAt(hidden, rows, width),
     gathered: quantizedAt(copy, rows, columns),
@@ -309,7 +331,9 @@ export function partsBytes(rows: number): number {
 /** Bytes of scratch that a worker needs: a panel, and what the largest unit of work takes; `others`: of ops that say it themselves. */
 export function scratchBytes(tokens: number, heads: number, others: number): number {
   const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
-  // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
-  const products = roundUp(tokens * 4 * (2 * tile + 32), 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
+  // experts: of every token gate and up, and 32 hidden values, or sums of some tiles and products of one; attention: logits of 128
+  // keys and sums for every head
+  const ofToken = Math.max(2 * tile + 32, (mostDownTiles + 1) * tile);
+  const products = roundUp(tokens * 4 * ofToken, 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
   return panel + Math.max(products, roundUp(others, 64));
 }

@@ -107,7 +107,7 @@ export class ControlBlock {
       await Atomics.waitAsync(this.#words, words.done, before).value;
     }
     if (this.#words[words.stopped] === 1) return "stopped";
-    this.#active.tell(performance.now() - started, Atomics.load(this.#words, words.naps) - naps);
+    this.#active.tell(performance.now() - started, Atomics.load(this.#words, words.naps) - naps, count);
     return "done";
   }
 

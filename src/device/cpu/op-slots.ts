@@ -210,9 +210,9 @@ export function roundingSlots(format: BlockRounding): number[] {
   return [size, mantissaBits, leastExponent, largest, format === "nvfp4" ? 1 : 0];
 }
 
-/** One token has few units of work: its heads are shared out finely. Many tokens: heads stay together, for their keys are the same. */
+/** One token has few units of work: its heads are shared out. Many tokens: heads stay together, for their keys are the same. */
 function headsTogether(tokens: number, heads: number, workers: number): number {
-  return tokens >= 2 * workers ? Math.min(heads, 16) : Math.max(1, Math.min(16, Math.ceil(heads / (2 * workers))));
+  return tokens >= 2 * workers ? Math.min(heads, 16) : Math.max(1, Math.min(16, Math.ceil(heads / workers)));
 }
 
 export function matrixSlots(m: PlacedMatrix, expert: number): number[] {

@@ -25,6 +25,7 @@ typedef struct {
   u8* scratch; /* of this worker alone */
   u64 scratch_bytes;
   Cursor* cursors; /* [count], of the command at hand */
+  i64 begin, end;  /* the share that the unit at hand is of */
   const Body* body;
 } Worker;
 
@@ -44,7 +45,9 @@ static __attribute__((noinline)) i64 next_unit(Worker* w, i64 units) {
     const i64 begin = units * owner / w->count, end = units * (owner + 1) / w->count;
     if (begin + (i64)__atomic_load_n(&w->cursors[owner].next, __ATOMIC_RELAXED) >= end) continue;
     const i64 unit = begin + (i64)__atomic_fetch_add(&w->cursors[owner].next, 1, __ATOMIC_RELAXED);
-    if (unit < end) return unit;
+    if (unit >= end) continue;
+    w->begin = begin, w->end = end;
+    return unit;
   }
   return -1;
 }

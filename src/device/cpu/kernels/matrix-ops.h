@@ -36,7 +36,7 @@ static void op_quantize(const Command* c, Worker* w) {
 }
 
 /* Rows lane ... of tokens' sums to y, whose rows are `stride` apart. */
-static inline void store_tile(float (*acc)[TILE], i64 tokens, i64 lane, i64 width, float* y, i64 stride) {
+static NEVER_INLINE void store_tile(float (*acc)[TILE], i64 tokens, i64 lane, i64 width, float* y, i64 stride) {
   if (width == TILE)
     for (i64 t = 0; t < tokens; t++) FOR_VECTORS store_vf(y + t * stride + v, load_vf(&acc[t][v]));
   else
@@ -47,15 +47,17 @@ static inline void store_tile(float (*acc)[TILE], i64 tokens, i64 lane, i64 widt
 enum { LONG_STREAMS = STREAMS * 8192, MOST_TILES_AHEAD = 8 };
 
 /*
- * What to fetch while the tile at `row` is multiplied. Streams shall be longer than a page, which those of one tile rarely are: so
- * many tiles are fetched together that they are, a part of each stream with each tile of as many before.
+ * What to fetch while the tile at `row` is multiplied, of the rows begin .. end that a worker takes one after another: its next rows,
+ * and `then` with the last (0: nothing). Streams shall be longer than a page, which those of one tile rarely are: so many tiles make
+ * a group that they are, and with each tile of a group a part of each stream of the next group is fetched.
  */
-static inline const u8* tile_ahead(Matrix* m, i64 row) {
-  i64 tiles = 1;
-  while (tiles < MOST_TILES_AHEAD && tiles * TILE * m->row_bytes < LONG_STREAMS) tiles *= 2;
-  const i64 part = row / TILE % tiles;
-  m->ahead_rows = tiles * TILE / STREAMS;
-  return m->data + (row + (tiles - part) * TILE + part * TILE / STREAMS) * m->row_bytes;
+static inline const u8* tile_ahead(Matrix* m, i64 row, i64 begin, i64 end, const u8* then) {
+  const i64 tiles = (end - begin + TILE - 1) / TILE, most = min_i64(MOST_TILES_AHEAD, (LONG_STREAMS - 1) / (TILE * m->row_bytes) + 1);
+  const i64 groups = (tiles + most - 1) / most, group = (tiles + groups - 1) / groups;
+  const i64 part = (row - begin) / TILE % group, first = row - part * TILE, next = first + group * TILE;
+  m->ahead_rows = min_i64(group, (end - first + TILE - 1) / TILE) * TILE / STREAMS;
+  const u8* from = next < end ? m->data + next * m->row_bytes : then;
+  return from ? from + part * TILE / STREAMS * m->row_bytes : 0;
 }
 
 /* Rows of x that are split into parts together, as in src/device/cpu/commands.ts; rows of weights, of which each unit splits x anew. */
@@ -87,7 +89,15 @@ static inline void multiply_unit(const Matrix* m, const Activations* x, i64 toke
                           y + t0 * stride, stride, &scratch->panel, scratch->acc);
 }
 
-/* 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit, 24 whether sums may have any order */
+/* Where the rows begin that this worker takes of the product that is `on` commands behind this one; 0 where `on` is: there is none. */
+static NEVER_INLINE const u8* share_of_later(const Command* c, i64 on, const Worker* w) {
+  return on ? (const u8*)at(c + on, 6) + whole(c + on, 4) * w->index / w->count / 4 * 4 * whole(c + on, 7) : 0;
+}
+
+/*
+ * 3 matrix, 13 activations, 19 tokens, 20 y, 21 stride of y, 22 groups, 23 tokens of a unit, 24 whether sums may have any order,
+ * 25 commands to the next such product or 0
+ */
 static void op_linear(const Command* c, Worker* w) {
   Matrix m = matrix_at(c, 3);
   Activations x = activations_at(c, 13);
@@ -102,20 +112,24 @@ static void op_linear(const Command* c, Worker* w) {
     return;
   }
   if (tokens == 1 && m.format == FP8) x.range = magnitudes_of(x.floats, x.stride);
+#define ROW_OF(tile) ((tile) / tiles * group_rows + parts_units.rows + (tile) % tiles * TILE)
+  const u8* then = share_of_later(c, whole(c, 25), w);
   for (i64 i; (i = next_unit(w, parts_units.count + groups * tiles * parts)) >= 0;) {
     if (LANES == 16 && i < parts_units.count) {
       multiply_unit(&m, &x, tokens, &parts_units, i, y, stride, w);
       continue;
     }
-    const i64 unit = i - parts_units.count, group = unit / parts / tiles;
-    const i64 row = group * group_rows + parts_units.rows + unit / parts % tiles * TILE, end = (group + 1) * group_rows;
+    const i64 unit = i - parts_units.count, begin = max_i64(0, w->begin - parts_units.count), behind = w->end - parts_units.count;
+    const i64 tile = unit / parts, group = tile / tiles, row = ROW_OF(tile), end = (group + 1) * group_rows;
     const i64 t0 = unit % parts * part, count = min_i64(part, tokens - t0);
     x.first_row = t0;
     x.first_column = group * m.columns;
-    const u8* ahead = t0 + count == tokens ? tile_ahead(&m, row) : 0;
+    const u8* ahead = 0;
+    if (t0 + count == tokens) ahead = tile_ahead(&m, row, ROW_OF(begin / parts), ROW_OF((behind + parts - 1) / parts), then);
     const i64 lane = product_of_tile(&m, row, end, ahead, &x, count, scratch->acc, w);
     store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }
+#undef ROW_OF
 }
 
 /* 3 matrix, 13 index, 14 count, 15 y: rows of a stored matrix in float32, each as all rows of a tile */
@@ -144,15 +158,15 @@ static inline vf gated(vf gate, vf up, float limit) {
 
 /*
  * Copies the int8 blocks of each expert's tokens to where they lie together.
- * 3 activations, 9 copies: bytes, 10 scales, 11 sums, 12 experts, 13 first, 14 token, 15 place
+ * 3 activations, 9 copies: bytes, 10 scales, 11 sums, 12 active experts, 13 first, 14 token, 15 place
  */
 static void op_experts_gather(const Command* c, Worker* w) {
   const Activations x = activations_at(c, 3);
   Activations copy = x;
   copy.bytes = at(c, 9), copy.scales = at(c, 10), copy.sums = at(c, 11);
-  const i64 experts = whole(c, 12);
-  const i32 *first = at(c, 13), *token = at(c, 14), *place = at(c, 15);
-  for (i64 e; (e = next_unit(w, experts)) >= 0;)
+  const i32 *active = at(c, 12), *first = at(c, 13), *token = at(c, 14), *place = at(c, 15);
+  for (i64 unit; (unit = next_unit(w, active[0])) >= 0;) {
+    const i64 e = active[1 + unit];
     for (i64 pair = first[e]; pair < first[e + 1]; pair++) {
       const i64 from = block_of(&x, token[pair], 0), to = block_of(&x, place[e] + pair - first[e], 0);
       for (i64 i = 0; i < x.stride / BLOCK * TOGETHER; i += TOGETHER) {
@@ -162,32 +176,42 @@ static void op_experts_gather(const Command* c, Worker* w) {
           ((i32*)copy.sums)[sums_of(&x, to + i) + half * TOGETHER] = x.sums[sums_of(&x, from + i) + half * TOGETHER];
       }
     }
+  }
 }
 
-/* The first expert from e on that has tokens, or `experts`. */
-static inline i64 next_expert(const i32* first, i64 e, i64 experts) {
-  while (e < experts && first[e + 1] == first[e]) e++;
-  return e;
+/*
+ * Tiles of the down matrices that are multiplied one after another before those of the next expert: few are short streams, and many
+ * tokens need much room for their sums. MOST_DOWN_TILES is mostDownTiles in src/device/cpu/commands.ts.
+ */
+enum { MOST_DOWN_TILES = 4, FEW_TOKENS = 8 };
+static inline i64 tiles_of_down(const Command* c, const Worker* w) {
+  const i64 tiles = (whole(c, 4) + TILE - 1) / TILE, most = min_i64(MOST_DOWN_TILES, LONG_STREAMS / 2 / (TILE * whole(c, 7)) + 1);
+  return whole(c, 25) > FEW_TOKENS ? 1 : max_i64(1, min_i64(most, tiles / (4 * (i64)w->count)));
+}
+
+/* Where this worker's share of the down matrix of an expert begins. */
+static inline const u8* share_of_experts(const Command* c, i64 expert, const Worker* w) {
+  const i64 together = tiles_of_down(c, w), tiles = (whole(c, 4) + TILE - 1) / TILE, units = (tiles + together - 1) / together;
+  return expert_matrix(c, 3, expert).data + units * w->index / w->count * together * TILE * whole(c, 7);
 }
 
 /*
  * hidden[pair] = gated(gate x, up x), quantised on the way where the down matrix is multiplied in int8. A unit is 32 rows of both
  * matrices of one expert, that is one block of the hidden vector. x is gathered for the experts where its rows lie together.
- * 3 gate, 14 up, 25 activations, 31 experts, 32 first, 33 token, 34 place, 35 limit, 36 hidden activations
+ * 3 gate, 14 up, 25 activations, 31 active experts, 32 first, 33 token, 34 place, 35 limit, 36 hidden activations,
+ * 42 commands to the down matrices
  */
 static void op_experts_gate_up(const Command* c, Worker* w) {
   Activations x = activations_at(c, 25);
   const Activations hidden = activations_at(c, 36);
-  const i64 rows = whole(c, 4), experts = whole(c, 31), blocks = (rows + BLOCK - 1) / BLOCK;
-  const i32 *first = at(c, 32), *token = at(c, 33), *place = at(c, 34);
+  const i64 rows = whole(c, 4), blocks = (rows + BLOCK - 1) / BLOCK;
+  const i32 *active = at(c, 31), *first = at(c, 32), *token = at(c, 33), *place = at(c, 34);
   const float limit = number(c, 35);
   TileScratch* scratch = (TileScratch*)w->scratch;
-  for (i64 unit; (unit = next_unit(w, experts * blocks)) >= 0;) {
-    const i64 e = unit / blocks, block = unit % blocks, pairs = first[e + 1] - first[e];
-    if (pairs == 0) continue;
+  for (i64 unit; (unit = next_unit(w, active[0] * blocks)) >= 0;) {
+    const i64 e = active[1 + unit / blocks], block = unit % blocks, pairs = first[e + 1] - first[e];
     Matrix gate = expert_matrix(c, 3, e), up = expert_matrix(c, 14, e);
-    const i64 next_block = (block + 1) * BLOCK, next_e = next_block < rows ? e : next_expert(first, e + 1, experts);
-    const i64 next_row = next_block < rows ? next_block : 0;
+    const i64 next_e = active[1 + (unit + 1) / blocks], next_row = (unit + 1) % blocks * BLOCK;
     gate.ahead_rows = up.ahead_rows = BLOCK / STREAMS;
     if (x.bytes && x.together > 1) x.first_row = place[e];
     else x.index = token + first[e];
@@ -196,7 +220,8 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
       const i64 row = block * BLOCK + half * TILE;
       /* first the gate rows of the next unit are fetched, then its up rows: half of each stream with each tile */
       const u8* ahead = 0;
-      if (next_e < experts) ahead = expert_matrix(c, half ? 14 : 3, next_e).data + next_row * gate.row_bytes;
+      if (unit + 1 < w->end) ahead = expert_matrix(c, half ? 14 : 3, next_e).data + next_row * gate.row_bytes;
+      else if (half < active[0]) ahead = share_of_experts(c + whole(c, 42), active[1 + half], w);
       const i64 lane = product_of_tile(&gate, row, rows, ahead, &x, pairs, gates, w);
       product_of_tile(&up, row, rows, ahead ? ahead + TILE / STREAMS * up.row_bytes : 0, &x, pairs, ups, w);
       for (i64 p = 0; p < pairs; p++) {
@@ -214,34 +239,44 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
 }
 
 /*
- * y[token] = sum over its experts, in the order of their numbers, of weight * down hidden. A unit is 16 rows of the down matrices
- * of all experts, so that no two workers add to the same sum.
- * 3 down, 14 activations (hidden), 20 experts, 21 first, 22 token, 23 place, 24 weight, 25 tokens, 26 y
+ * y[token] = sum over its experts, in the order of their numbers, of weight * down hidden. A unit is some tiles of the down matrices
+ * of all experts, so that no two workers add to the same sum, one expert after another.
+ * 3 down, 14 activations (hidden), 20 active experts, 21 first, 22 token, 23 place, 24 weight, 25 tokens, 26 y,
+ * 27 commands to the next product or 0
  */
 static void op_experts_down(const Command* c, Worker* w) {
   Activations x = activations_at(c, 14);
-  const i64 rows = whole(c, 4), experts = whole(c, 20), tokens = whole(c, 25);
-  const i32 *first = at(c, 21), *token = at(c, 22), *place = at(c, 23);
+  const i64 rows = whole(c, 4), tokens = whole(c, 25), tiles = (rows + TILE - 1) / TILE, together = tiles_of_down(c, w);
+  const i32 *active = at(c, 20), *first = at(c, 21), *token = at(c, 22), *place = at(c, 23);
   const float* weight = at(c, 24);
   float* y = at(c, 26);
   TileScratch* scratch = (TileScratch*)w->scratch;
-  for (i64 unit; (unit = next_unit(w, (rows + TILE - 1) / TILE)) >= 0;) {
-    float(*total)[TILE] = scratch->acc, (*acc)[TILE] = total + tokens;
-    i64 lane = 0;
-    for (i64 t = 0; t < tokens; t++) FOR_VECTORS store_vf(&total[t][v], vf_of(0));
-    for (i64 e = 0; e < experts; e++) {
-      const i64 pairs = first[e + 1] - first[e];
-      if (pairs == 0) continue;
+  const u8* then = share_of_later(c, whole(c, 27), w);
+  for (i64 unit; (unit = next_unit(w, (tiles + together - 1) / together)) >= 0;) {
+    const i64 n = min_i64(together, tiles - unit * together), begin = unit * together * TILE;
+    float(*total)[TILE] = scratch->acc, (*acc)[TILE] = total + n * tokens;
+    i64 lane = 0; /* of the last tile of the matrix; it is 0 in all others */
+    clear(total, n * tokens);
+    for (i64 a = 1; a <= active[0]; a++) {
+      const i64 e = active[a], pairs = first[e + 1] - first[e];
       Matrix down = expert_matrix(c, 3, e);
-      const i64 row = unit * TILE;
+      down.ahead_rows = n * TILE / STREAMS;
+      const u8* ahead = then;
+      if (a < active[0]) ahead = expert_matrix(c, 3, active[a + 1]).data + begin * down.row_bytes;
+      else if (unit + 1 < w->end) ahead = expert_matrix(c, 3, active[1]).data + (begin + n * TILE) * down.row_bytes;
       x.first_row = place[e];
-      lane = product_of_tile(&down, row, rows, tile_ahead(&down, row), &x, pairs, acc, w);
-      for (i64 p = 0; p < pairs; p++) {
-        float* sum = total[token[first[e] + p]];
-        const vf factor = vf_of(weight[first[e] + p]);
-        FOR_VECTORS store_vf(sum + v, fma_vf(factor, load_vf(&acc[p][v]), load_vf(sum + v)));
+      for (i64 i = 0; i < n; i++) {
+        lane = product_of_tile(&down, begin + i * TILE, rows, ahead ? ahead + i * TILE / STREAMS * down.row_bytes : 0, &x, pairs, acc, w);
+        for (i64 p = 0; p < pairs; p++) {
+          float* sum = total[i * tokens + token[first[e] + p]];
+          const vf factor = vf_of(weight[first[e] + p]);
+          FOR_VECTORS store_vf(sum + v, fma_vf(factor, load_vf(&acc[p][v]), load_vf(sum + v)));
+        }
       }
     }
-    store_tile(total, tokens, lane, min_i64(TILE, rows - unit * TILE), y + unit * TILE, rows);
+    for (i64 i = 0; i < n; i++) {
+      const i64 row = begin + i * TILE;
+      store_tile(total + i * tokens, tokens, i + 1 < n ? 0 : lane, min_i64(TILE, rows - row), y + row, rows);
+    }
   }
 }

@@ -67,7 +67,8 @@ void op_hyper_connection_head(const Command* c, Worker* w) {
  * Which tokens each expert has, written once a step: first[e] .. first[e + 1] are its pairs, in the order of the tokens; token[pair]
  * and weight[pair] say which token and how much. place[e] is the row of activations that its first pair has, where they lie
  * `together`: experts then begin at multiples of it.
- * 3 chosen, 4 weights, 5 tokens, 6 k, 7 experts, 8 first [experts + 1], 9 token, 10 weight, 11 place, 12 together
+ * 3 chosen, 4 weights, 5 tokens, 6 k, 7 experts, 8 first [experts + 1], 9 token, 10 weight, 11 place, 12 together,
+ * 13 active: how many experts have any, then their numbers
  */
 void op_experts_route(const Command* c, Worker* w) {
   if (next_unit(w, 1) < 0) return;
@@ -76,6 +77,7 @@ void op_experts_route(const Command* c, Worker* w) {
   const i64 pairs = whole(c, 5) * whole(c, 6), k = whole(c, 6), experts = whole(c, 7);
   i32 *first = at(c, 8), *token = at(c, 9), *place = at(c, 11);
   float* weight = at(c, 10);
+  i32* active = at(c, 13);
   const i32 together = (i32)whole(c, 12);
   for (i64 e = 0; e <= experts; e++) first[e] = 0;
   for (i64 i = 0; i < pairs; i++)
@@ -91,4 +93,7 @@ void op_experts_route(const Command* c, Worker* w) {
   first[0] = 0;
   place[0] = 0;
   for (i64 e = 1; e < experts; e++) place[e] = place[e - 1] + (first[e] - first[e - 1] + together - 1) / together * together;
+  active[0] = 0;
+  for (i64 e = 0; e < experts; e++)
+    if (first[e + 1] > first[e]) active[++active[0]] = (i32)e;
 }

@@ -65,7 +65,7 @@ static inline void meet(Control* c, i32 workers, const Command* commands, i64 fr
 /* Runs the step as one of the `workers` that take part, to its end or to where it was stopped; 1 if this worker was the last to finish. */
 static inline i32 run_step(Control* c, const Body* body, u32 index, i32 workers) {
   const Command* commands = (const Command*)(uptr)c->commands;
-  Worker worker = {index, (u32)workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0, body};
+  Worker worker = {index, (u32)workers, (u8*)(uptr)(c->scratch + index * c->scratch_bytes), (u64)c->scratch_bytes, 0, 0, 0, body};
   i64 begin = 0, end = (i64)c->count;
   for (i64 i = 0; i < end; i++) {
     if (commands[i].slot[1]) {
