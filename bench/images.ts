@@ -1,5 +1,5 @@
 /**
- * Images: how long decoding takes, how fast bombs are refused, and what the vision tower of V4.1 costs at its published size
+ * Images: how long decoding takes, how fast bombs and damaged pixels are refused, and what the vision tower of V4.1 costs at its published size
  * (random weights in BF16).
  */
 import { readFile } from "node:fs/promises";
@@ -27,6 +27,7 @@ const released: VisionConfig = {
 export async function benchImages(): Promise<void> {
   await benchDecoding(4000, 3000);
   await benchRefusals();
+  await benchDamage();
   await benchTower([[546, 546]]);
 }
 
@@ -64,15 +65,47 @@ async function benchRefusals(): Promise<void> {
     ["30 MB of nothing", new Uint8Array(30e6)],
     ["30 MB of fill bytes", new Uint8Array(30e6).fill(255).with(1, 216)],
   ];
-  for (const [name, bytes] of bombs) {
-    const [memory, started] = [process.memoryUsage.rss(), performance.now()];
-    const code = await reader.read(bytes).then(
-      () => "read",
-      (error: { code: string }) => error.code,
-    );
-    const grown = (process.memoryUsage.rss() - memory) / 2 ** 20;
-    report(name, `${code} after ${(performance.now() - started).toFixed(1)} ms, ${grown.toFixed(0)} MiB more`);
-  }
+  for (const [name, bytes] of bombs) report(name, await refusal(reader, bytes));
+}
+
+/** Files that are whole by their headers. The thread has decoded before, as that of a server has. */
+async function benchDamage(): Promise<void> {
+  using reader = new ImageReader();
+  const [width, height] = [1000, 750];
+  const rgba = photo(width, height);
+  const jpeg = await jpegOf(rgba, width, height, false);
+  const progressive = await jpegOf(rgba, width, height, true);
+  const png = pngOf(rgba, width, height);
+  // A block of a kind that deflate does not have, behind two that hold their bytes as they are.
+  const pixels = deflateSync(new Uint8Array(height * (4 * width + 1)), { level: 0 });
+  const second = 2 + 5 + (pixels[3]! | (pixels[4]! << 8));
+  pixels[second + 5 + (pixels[second + 1]! | (pixels[second + 2]! << 8))] = 6;
+  const damaged: readonly (readonly [string, Uint8Array])[] = [
+    ["PNG, a byte of its pixels changed", png.map((byte, i) => (i === png.length >> 1 ? byte ^ 255 : byte))],
+    ["PNG, a broken zlib stream", pngChunks(width, height, 8, 6, pixels)],
+    ["JPEG, codes that do not exist", new Uint8Array(jpeg).fill(0xfe, jpeg.length >> 1, (jpeg.length >> 1) + 4096)],
+    ["JPEG, cut in its middle, with an end", withEnd(jpeg.subarray(0, jpeg.length >> 1))],
+    ["progressive JPEG, cut likewise", withEnd(progressive.subarray(0, progressive.length >> 1))],
+    [
+      "30 MB of JPEG segments and noise",
+      withEnd(new Uint8Array(30e6).fill(0xa5).with(0, 255).with(1, 216).with(2, 255)),
+    ],
+  ];
+  for (const bytes of [jpeg, png, jpeg, png]) await reader.read(bytes);
+  for (const [name, bytes] of damaged)
+    report(`${name} (${(bytes.length / 1e6).toFixed(1)} MB)`, await refusal(reader, bytes));
+}
+
+const withEnd = (bytes: Uint8Array) => Buffer.concat([bytes, Uint8Array.of(0xff, 0xd9)]);
+
+async function refusal(reader: ImageReader, bytes: Uint8Array): Promise<string> {
+  const [memory, started] = [process.memoryUsage.rss(), performance.now()];
+  const code = await reader.read(bytes).then(
+    () => "read",
+    (error: { code: string }) => error.code,
+  );
+  const grown = (process.memoryUsage.rss() - memory) / 2 ** 20;
+  return `${code} after ${(performance.now() - started).toFixed(1)} ms, ${grown.toFixed(0)} MiB more`;
 }
 
 async function benchTower(sizes: readonly (readonly [number, number])[]): Promise<void> {

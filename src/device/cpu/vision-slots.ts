@@ -66,11 +66,11 @@ export function fullAttentionBytes(headDim: number): number {
 }
 
 /**
- * Where keys, values and 256 queries are split into three parts of two bytes each (attend_in_parts of the kernels): parts of 128 keys and
+ * Where keys, values and 512 queries are split into three parts of two bytes each (attend_in_parts of the kernels): parts of 128 keys and
  * values, those of the queries and of the weights of 32, then float32 logits of 32, and sums and three numbers of all queries.
  */
 function bytesInParts(headDim: number): number {
   if (headDim % 32 !== 0 || headDim > 128) return 0;
-  const parts = 6 * ((2 * 128 + 256) * headDim + 32 * 128);
-  return parts + 4 * (32 * 128 + 256 * (headDim + 3));
+  const parts = 6 * ((2 * 128 + 512) * headDim + 32 * 128);
+  return parts + 4 * (32 * 128 + 512 * (headDim + 3));
 }

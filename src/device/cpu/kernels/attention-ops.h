@@ -176,7 +176,7 @@ static void op_sparse_attention(const Command* c, Worker* w) {
 }
 
 /* Queries of a unit, for which keys are unpacked once, also where they are split into parts. See src/device/cpu/vision-slots.ts. */
-enum { FULL_QUERIES = 64, QUERIES_IN_PARTS = 256, WIDEST_IN_PARTS = 128 };
+enum { FULL_QUERIES = 64, QUERIES_IN_PARTS = 512, WIDEST_IN_PARTS = 128 };
 
 /*
  * Attention without a mask (the vision tower): a unit is 64 queries of one head.

@@ -9,7 +9,7 @@ typedef void Operation(const Command* command, Worker* worker);
 Operation op_routing_weights, op_write_rows, op_gather_rows, op_repeat_streams,
     op_hyper_connection_head, op_experts_route, op_top_k, op_round_blocks,
     op_round_expert_rows, op_combine_streams, op_candidate_blocks, op_engram_update,
-    op_add_bias_of_token, op_join_columns, op_axial_rope, op_gated_halves, op_gelu,
+    op_add_bias_of_token, op_join_columns, op_axial_rope, op_gelu,
     op_gather_cells, op_image_span, op_place_rows;
 
 const Op OF_BODY(ops)[] = {

@@ -74,18 +74,17 @@ static NEVER_INLINE void split_rows(const float* x, i64 stride, i64 n, i64 count
     }
 }
 
-/* Columns of 16 rows of weights in pairs, up to a whole number of tiles. */
-static void pair_columns(const Matrix* m, i64 row, i64 first, i64 count, i32 (*pairs)[TILE]) {
-  const u8* from = m->data + row * m->row_bytes + 2 * first;
+/* Columns of 16 rows of BF16 numbers in pairs, up to a whole number of tiles. */
+static NEVER_INLINE void pair_columns(const u8* from, i64 row_bytes, i64 count, i32 (*pairs)[TILE]) {
   vi t[4];
   i64 c = 0;
   for (; c + 8 <= count; c += 8) {
-    transpose_16_bytes(from, m->row_bytes, 0, 2 * c, t);
+    transpose_16_bytes(from, row_bytes, 0, 2 * c, t);
     UNROLL for (int j = 0; j < 4; j++) store_vi(pairs[c / 2 + j], t[j]);
   }
   for (; c % BLOCK || c < count; c += 2)
     for (int r = 0; r < TILE; r++) {
-      const u16_at* column = (const u16_at*)(from + r * m->row_bytes) + c;
+      const u16_at* column = (const u16_at*)(from + r * row_bytes) + c;
       pairs[c / 2][r] = (i32)((c < count ? column[0] : 0u) | (c + 1 < count ? (u32)column[1] << 16 : 0u));
     }
 }
@@ -143,8 +142,8 @@ void OF_BODY(multiply_parts)(const Matrix* m, i64 row, i64 end, const float* x, 
     const i64 count = min_i64(STRETCH, m->columns - first), tiles = (count + BLOCK - 1) / BLOCK;
     split_rows(x + first, m->columns, n, count, split_x);
     for (i64 r = row; r < end; r += TILE_ROWS) {
-      pair_columns(m, r, first, count, w);
-      pair_columns(m, r + TILE, first, count, w + pairs.next_columns);
+      for (i64 half = 0; half < 2; half++)
+        pair_columns(m->data + (r + half * TILE) * m->row_bytes + 2 * first, m->row_bytes, count, w + half * pairs.next_columns);
       configure_float_tiles(TILE_ROWS);
       for (i64 t = 0; t < n; t += TILE_ROWS) {
         if (n - t < TILE_ROWS) configure_float_tiles(n - t);
@@ -155,25 +154,14 @@ void OF_BODY(multiply_parts)(const Matrix* m, i64 row, i64 end, const float* x, 
   _tile_release();
 }
 
-/* A pair of columns of 16 rows, in parts that are so many pairs apart. */
-static NEVER_INLINE void split_columns(vf first, vf second, i32 (*pairs)[TILE], i64 next_part) {
-  vi a[PARTS], b[PARTS];
-  split(first, a);
-  split(second, b);
-  UNROLL for (int p = 0; p < PARTS; p++) store_vi(pairs[p * next_part], (vi)((vu)a[p] >> 16) | b[p]);
-}
-
-/* Parts of up to KEYS_TOGETHER keys: [part][16 keys together][width / 2][16]. Those that are missing are the last one again. */
-static void pair_keys(const float* keys, i64 stride, i64 count, i64 width, i32 (*pairs)[TILE]) {
+/* Parts of up to KEYS_TOGETHER keys: [part][16 keys together][width / 2][16]. Those that are missing, up to a whole tile, are anything. */
+static void pair_keys(const float* keys, i64 stride, i64 count, i64 width, SplitTile* split_keys, i32 (*pairs)[TILE]) {
   const i64 next_part = KEYS_TOGETHER * width / 2 / TILE;
   for (i64 first = 0; first < count; first += TILE) {
-    const u8* rows[TILE];
-    for (i64 r = 0; r < TILE; r++) rows[r] = (const u8*)(keys + min_i64(first + r, count - 1) * stride);
-    for (i64 c = 0; c < width; c += 4) {
-      vi t[4];
-      transpose_16_bytes(0, 0, rows, 4 * c, t);
-      for (int j = 0; j < 4; j += 2) split_columns((vf)t[j], (vf)t[j + 1], pairs + (first / TILE * width + c + j) / 2, next_part);
-    }
+    split_rows(keys + first * stride, stride, min_i64(TILE, count - first), width, split_keys);
+    for (i64 c = 0; c < width; c += BLOCK)
+      for (int p = 0; p < PARTS; p++)
+        pair_columns((const u8*)split_keys[c / BLOCK].part[p], 2 * BLOCK, BLOCK, pairs + p * next_part + (first / TILE * width + c) / 2);
   }
 }
 
@@ -184,7 +172,10 @@ static void pair_values(const float* values, i64 stride, i64 count, i64 width, i
     for (i64 c = 0; c < width; c += TILE) {
       const float* from = values + key * stride + c;
       const vf first = key < count ? load_vf(from) : vf_of(0), second = key + 1 < count ? load_vf(from + stride) : vf_of(0);
-      split_columns(first, second, pairs + (c / TILE * KEYS_TOGETHER + key) / 2, next_part);
+      vi a[PARTS], b[PARTS];
+      split(first, a);
+      split(second, b);
+      UNROLL for (int p = 0; p < PARTS; p++) store_vi(pairs[p * next_part + (c / TILE * KEYS_TOGETHER + key) / 2], (vi)((vu)a[p] >> 16) | b[p]);
     }
 }
 
@@ -256,7 +247,7 @@ void OF_BODY(attend_in_parts)(const float* queries, i64 n, const float* keys, co
   for (i64 i = 0; i < room * width; i += LANES) store_vf(sums + i, vf_of(0));
   for (i64 first = 0; first < count; first += KEYS_TOGETHER) {
     const i64 here = min_i64(KEYS_TOGETHER, count - first), key_tiles = (here + BLOCK - 1) / BLOCK;
-    pair_keys(keys + first * stride, stride, here, width, key_pairs);
+    pair_keys(keys + first * stride, stride, here, width, weights, key_pairs); /* before the weights are there */
     pair_values(values + first * stride, stride, here, width, value_pairs);
     for (i64 q = 0; q < n; q += TILE_ROWS) {
       const i64 rows = min_i64(TILE_ROWS, n - q);

@@ -61,7 +61,7 @@ static inline const u8* tile_ahead(Matrix* m, i64 row, i64 begin, i64 end, const
 }
 
 /* Rows of x that are split into parts together, as in src/device/cpu/commands.ts; rows of weights, of which each unit splits x anew. */
-enum { PART_TOKENS = 256, MOST_PART_ROWS = 1024, FEWEST_PART_ROWS = 32 };
+enum { PART_TOKENS = 256, MOST_PART_ROWS = 2048, FEWEST_PART_ROWS = 32 };
 
 /* The first `rows` rows of weights are multiplied in parts, in `count` units of `each` rows. */
 typedef struct {

@@ -87,6 +87,16 @@ static void op_swiglu(const Command* c, Worker* w) {
   for (i64 i = unit * PIECE; i < end; i += LANES) store_n(y + i, gated(load_n(gate + i, end - i), load_n(up + i, end - i), limit), end - i);
 }
 
+/* 3 x, 4 y, 5 rows, 6 width of y: silu of the first half times the second */
+static void op_gated_halves(const Command* c, Worker* w) {
+  const i64 width = whole(c, 6);
+  for (i64 row; (row = next_unit(w, whole(c, 5))) >= 0;) {
+    const float *gate = (const float*)at(c, 3) + row * 2 * width, *up = gate + width;
+    float* y = (float*)at(c, 4) + row * width;
+    for (i64 i = 0; i < width; i += LANES) store_n(y + i, gated(load_n(gate + i, width - i), load_n(up + i, width - i), 0), width - i);
+  }
+}
+
 /* 3 logits, 4 scores, 5 elements: sqrt(softplus) */
 static void op_router_scores(const Command* c, Worker* w) {
   const float* logits = at(c, 3);

@@ -26,16 +26,6 @@ void op_axial_rope(const Command* c, Worker* w) {
   }
 }
 
-/* 3 x, 4 y, 5 rows, 6 width of y: silu of the first half times the second */
-void op_gated_halves(const Command* c, Worker* w) {
-  const i64 width = whole(c, 6);
-  for (i64 row; (row = next_unit(w, whole(c, 5))) >= 0;) {
-    const float *gate = (const float*)at(c, 3) + row * 2 * width, *up = gate + width;
-    float* y = (float*)at(c, 4) + row * width;
-    for (i64 i = 0; i < width; i += LANES) store_n(y + i, gated(load_n(gate + i, width - i), load_n(up + i, width - i), 0), width - i);
-  }
-}
-
 /* The error function by its series with positive terms only; beyond 6 it is 1 in float64. See src/tensor/ops/gelu.ts. */
 static inline double erf_f64(double x) {
   const double a = x < 0 ? -x : x, sign = x < 0 ? -1 : 1, twice = 2 * a * a;
