@@ -10,7 +10,7 @@ typedef struct {
   float least, most;
 } Magnitudes;
 
-static Magnitudes magnitudes_of(const float* x, i64 count) {
+static NEVER_INLINE Magnitudes magnitudes_of(const float* x, i64 count) {
   vu least = vu_of(0xffffffff), most = vu_of(0); /* as bits, which are in the order of the magnitudes; NaN is above all */
   i64 k = 0;
   for (; k + LANES <= count; k += LANES) {

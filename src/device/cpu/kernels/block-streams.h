@@ -114,16 +114,32 @@ static inline __attribute__((always_inline)) vi sum_lanes(const vi a[4]) {
   return (t[0] + t[1]) + (t[2] + t[3]);
 }
 
+/* The even and the odd bytes of QUAD_BLOCKS blocks that are `apart` bytes from each other: sixteen in each 128-bit lane. */
+static inline __attribute__((always_inline)) void even_and_odd(const i8* bytes, i64 apart, vi* even, vi* odd) {
+#define BYTES(k) _mm256_loadu_si256((const void*)(bytes + (k) * apart))
+#if LANES == 16
+  const __m512i a = _mm512_inserti64x4(_mm512_castsi256_si512(BYTES(0)), BYTES(1), 1), b = _mm512_inserti64x4(_mm512_castsi256_si512(BYTES(2)), BYTES(3), 1);
+  const __m512i low = _mm512_set1_epi16(0xff), order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  *even = (vi)_mm512_permutexvar_epi64(order, _mm512_packus_epi16(_mm512_and_si512(a, low), _mm512_and_si512(b, low)));
+  *odd = (vi)_mm512_permutexvar_epi64(order, _mm512_packus_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8)));
+#else
+  const __m256i a = BYTES(0), b = BYTES(1), low = _mm256_set1_epi16(0xff);
+  *even = (vi)_mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_and_si256(a, low), _mm256_and_si256(b, low)), 0xd8);
+  *odd = (vi)_mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8)), 0xd8);
+#endif
+#undef BYTES
+}
+
 /* 4-bit codes times bytes of x, in whatever dwords of the same 128-bit lane: even elements are in low halves, odd ones in high. */
-static inline __attribute__((always_inline)) vi dot_fp4_rows(vi q, vi even, vi odd) {
+static inline __attribute__((always_inline)) vi dot_fp4_rows(vi start, vi q, vi even, vi odd) {
   const vi low = lookup_16(fp4_table, q & 0x0f0f0f0f), high = lookup_16(fp4_table, (q >> 4) & 0x0f0f0f0f);
 #if defined(__AVX512VNNI__)
-  return (vi)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), (__m512i)low, (__m512i)even), (__m512i)high, (__m512i)odd);
+  return (vi)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32((__m512i)start, (__m512i)low, (__m512i)even), (__m512i)high, (__m512i)odd);
 #elif defined(__AVXVNNI__)
-  return (vi)_mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), (__m256i)low, (__m256i)even), (__m256i)high, (__m256i)odd);
+  return (vi)_mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32((__m256i)start, (__m256i)low, (__m256i)even), (__m256i)high, (__m256i)odd);
 #else /* 2 * 2 * 24 * 127 < 2^15 */
   const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)low, (__m256i)even), _mm256_maddubs_epi16((__m256i)high, (__m256i)odd));
-  return (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  return start + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #endif
 }
 
@@ -132,7 +148,7 @@ static inline __attribute__((always_inline)) vi dot_fp4_rows(vi q, vi even, vi o
  * lane is a row. Scales of sixteen blocks are 16 bytes of each row; behind the last sixteen, some come twice.
  */
 static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
-  typedef i8 Sixteen __attribute__((vector_size(16), aligned(1), may_alias));
+  typedef u8 Codes __attribute__((vector_size(4 * LANES)));
   const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together, blocks = m->columns / BLOCK;
   const i64 scale_stride = rows.stride ? m->scale_row_elements : 0;
   const u8* ahead = m->ahead ? m->ahead : rows.at;
@@ -142,38 +158,41 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
   for (i64 sixteen = 0, b = 0; b < blocks; sixteen += 16) {
     sixteen = min_i64(sixteen, blocks - 16);
     u8 codes[4][TILE_VECTORS][4 * LANES] __attribute__((aligned(64))); /* four blocks, rows, a byte of each block */
+    vi extreme = vi_of(0);
     FOR_VECTORS {
       const i64 row = rows.first_row + (rows.stride ? v : 0);
       vi t[4];
       transpose_16_bytes(m->scales + row * m->scale_row_elements, scale_stride, 0, sixteen, t);
-      UNROLL for (int j = 0; j < 4; j++) store_vi(codes[j][v / LANES], t[j]);
-    }
-    for (; b < sixteen + 16; b += QUAD_BLOCKS) {
-      i8 halves[2][4 * LANES] __attribute__((aligned(64)));
-      UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
-        const i8* bytes = x->bytes + BLOCK * (block + (b + k) * together);
-        const Sixteen first = *(const Sixteen*)bytes, second = *(const Sixteen*)(bytes + 16);
-        *(Sixteen*)(halves[0] + 16 * k) = __builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        *(Sixteen*)(halves[1] + 16 * k) = __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      UNROLL for (int j = 0; j < 4; j++) {
+        store_vi(codes[j][v / LANES], t[j]);
+        extreme |= (vi)((Codes)t[j] - 2 > 252);
       }
-      const vi even = load_vi(halves[0]), odd = load_vi(halves[1]);
+    }
+    const int is_usual = __builtin_reduce_or(extreme) == 0; /* scales that are normal numbers, as nearly all are */
+    for (; b < sixteen + 16; b += QUAD_BLOCKS) {
+      vi even, odd;
+      even_and_odd(x->bytes + BLOCK * (block + b * together), BLOCK * together, &even, &odd);
+      const vi start = -dot_fp4_rows(vi_of(0), vi_of(0), even, odd); /* code 0 is the zero point */
       vi four[4]; /* [rows 4g ...] lane: block */
       _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
         vi sums[4];
         UNROLL for (int i = g * QUAD_BLOCKS; i < (g + 1) * QUAD_BLOCKS; i++)
           fetch_line(ahead, apart, b * TILE * 16 / LINE + i);
-        UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
+        UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(start, load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
         four[g] = sum_lanes(sums);
       }
       vi of_block[TILE_VECTORS][QUAD_BLOCKS];
       rows_of_quads(four, of_block);
       UNROLL for (int k = 0; k < QUAD_BLOCKS; k++) {
         const i64 of_x = block + (b + k) * together, place = b + k - sixteen;
-        const i32* sums = x->sums + sums_of(x, of_x);
-        const vi zero = vi_of(-zero_point(FP4, BIAS_8) * (sums[0] + sums[together]));
         FOR_VECTORS {
-          const vf scale = e8m0_half_to_vf((vi)((vu)load_vi(codes[place / 4][v / LANES]) >> 8 * (place % 4)) & 0xff, 1);
-          total[v / LANES] = fma_vf(vf_of_vi(of_block[v / LANES][k] + zero), scale * vf_of(x->scales[of_x]), total[v / LANES]);
+          const vi code = (vi)((vu)load_vi(codes[place / 4][v / LANES]) >> 8 * (place % 4)) & 0xff;
+          vf scale = (vf)((code - 1) << 23);
+          if (!is_usual) {
+            __asm__ volatile(""); /* else the compiler computes both */
+            scale = e8m0_half_to_vf(code, 1);
+          }
+          total[v / LANES] = fma_vf(vf_of_vi(of_block[v / LANES][k]), scale * vf_of(x->scales[of_x]), total[v / LANES]);
         }
       }
     }

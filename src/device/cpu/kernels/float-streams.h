@@ -174,7 +174,7 @@ static inline vf load_halves(const u16* at) {
  * scaled = columns first ... of a token times the scale that rows share there, and 2^8. 0 where that is no power of two, or bits of a
  * column are lost with it.
  */
-static inline int scale_for_fp8(const Matrix* m, i64 block_row, i64 first, i64 count, Magnitudes range, const float* x, float* scaled) {
+static NEVER_INLINE int scale_for_fp8(const Matrix* m, i64 block_row, i64 first, i64 count, Magnitudes range, const float* x, float* scaled) {
   const i64 block = first / m->block_columns, blocks = (first + count - 1) / m->block_columns + 1 - block;
   const i64 element = block_row * m->scale_row_elements + block;
   /* as exponents: weights and products are to be finite, and products no less than the least that has all bits */
