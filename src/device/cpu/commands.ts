@@ -57,8 +57,8 @@ export class CommandWriter {
   #read: Span[] = [];
   #written: Span[] = [];
   #sinceBarrier = 0;
-  /** Which tensor each slot of int8 activations holds, the newest last. */
-  readonly #quantized = new Map<object, { slot: number; value: Quantized }>();
+  /** The tensors that are in int8 blocks already. */
+  readonly #quantized = new Map<object, Quantized>();
 
   constructor(place: Placement) {
     this.#place = place;
@@ -77,13 +77,13 @@ export class CommandWriter {
 
   /** Writes the commands of one node of the graph. */
   node(node: GraphNode): void {
-    const { op, inputs, outputs, attributes } = node;
+    const { op, inputs, outputs } = node;
     const [first] = outputs as [Tensor];
     const isEmpty = (tensor: Tensor) => countElements(this.#place.shape(tensor)) === 0;
     if (outputs.every(isEmpty) || (op.name === "writeRows" && isEmpty(inputs[1]!))) return;
     if (op.name === "linear") this.#linear(inputs, first, 1);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
-    else if (op.name === "experts") this.#experts(inputs, first, attributes as ExpertsAttributes);
+    else if (op.name === "experts") this.#experts(node, first);
     else {
       const [name, slots] = slotsOf(node, this.#place);
       this.#add(name, slots, inputs, outputs);
@@ -109,27 +109,23 @@ export class CommandWriter {
     this.#add("linear", slots, [activations.span], [y]);
   }
 
-  #experts(
-    [x, chosen, weights, gate, up, down]: readonly Tensor[],
-    y: Tensor,
-    { limit, roundsHidden }: ExpertsAttributes,
-  ): void {
+  #experts(node: GraphNode, y: Tensor): void {
     const place = this.#place;
-    const [tokens, k] = place.shape(chosen!) as [number, number];
-    const matrices = [gate!, up!, down!].map((tensor) => place.matrix(tensor)) as [
-      PlacedMatrix,
-      PlacedMatrix,
-      PlacedMatrix,
-    ];
-    const [g, u, d] = matrices;
+    const [x, chosen, weights, ...matrices] = node.inputs as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+    const { limit, roundsHidden } = node.attributes as ExpertsAttributes;
+    const [tokens, k] = place.shape(chosen) as [number, number];
+    const [g, u, d] = matrices.map((tensor) => place.matrix(tensor)) as [PlacedMatrix, PlacedMatrix, PlacedMatrix];
     const experts = g.parts.length;
     // gate and up share one form of x: in int8 only when both are in blocks
     const both = hasBlocks(g.format) && hasBlocks(u.format) ? g : { ...g, format: "F32" as const };
-    const memory = expertsMemory(place.experts, tokens, k, experts, g.rows, place.int8 ? g.columns : 0);
+    const isInt8 = place.int8 && hasBlocks(both.format);
+    const hiddenIsInt8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
+    const sizes = { tokens, k, experts, width: g.rows, gathered: isInt8 ? g.columns : 0, hiddenIsInt8 };
+    const memory = expertsMemory(place.experts(node).address, sizes);
     const rows = place.int8 ? together(tokens) : 1;
     const route = [
-      place.span(chosen!).address,
-      place.span(weights!).address,
+      place.span(chosen).address,
+      place.span(weights).address,
       tokens,
       k,
       experts,
@@ -139,19 +135,18 @@ export class CommandWriter {
       memory.place,
       rows,
     ];
-    this.#add("expertsRoute", route, [chosen!, weights!], [memory.lists]);
-    const activations = this.#activations(x!, both, g.columns);
+    this.#add("expertsRoute", route, [chosen, weights], [memory.lists]);
+    const activations = this.#activations(x, both, g.columns);
     const lists = [experts, memory.first, memory.token, memory.place];
     let gathered = activations;
-    if (rows > 1 && hasBlocks(both.format)) {
+    if (rows > 1 && isInt8) {
       const { span, bytes, scales, sums } = memory.gathered;
       const copy = [bytes, scales, sums];
       this.#add("expertsGather", [...activations.slots, ...copy, ...lists], [activations.span, memory.lists], [span]);
       gathered = { slots: [activations.slots[0]!, ...copy, g.columns, rows], span };
     }
     const { span, bytes, scales, sums } = memory.hidden;
-    const isInt8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
-    const hidden = isInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
+    const hidden = hiddenIsInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
     this.#add(
       "expertsGateUp",
       [...expertSlots(g), ...expertSlots(u), ...gathered.slots, ...lists, limit, ...hidden],
@@ -175,7 +170,7 @@ export class CommandWriter {
     const span = this.#place.span(x);
     if (!this.#place.int8 || !hasBlocks(format)) return { slots: [span.address, 0, 0, 0, columns, 1], span };
     const known = this.#quantized.get(x.storage);
-    const value = known?.value.columns === columns ? known.value : this.#quantize(x, columns);
+    const value = known?.columns === columns ? known : this.#quantize(x, columns);
     return { slots: this.#slotsOf(x, value, columns), span: value.span };
   }
 
@@ -185,26 +180,12 @@ export class CommandWriter {
   }
 
   #quantize(x: Tensor, columns: number): Quantized {
-    const slot = this.#freeSlot();
     const tokens = countElements(this.#place.shape(x)) / columns;
-    const span = { address: slot.span.address, bytes: quantizedBytes(tokens, columns) };
+    const span = { address: this.#place.quantized(x, columns).address, bytes: quantizedBytes(tokens, columns) };
     const value = quantizedAt(span, roundUp(tokens, together(tokens)), columns);
-    this.#quantized.set(x.storage, { slot: slot.index, value });
+    this.#quantized.set(x.storage, value);
     this.#add("quantize", [...this.#slotsOf(x, value, columns), tokens], [x], [span]);
     return value;
-  }
-
-  /** A slot that holds nothing, or the oldest. */
-  #freeSlot(): { index: number; span: Span } {
-    const slots = this.#place.quantized;
-    const used = new Set([...this.#quantized.values()].map(({ slot }) => slot));
-    let index = slots.findIndex((_, i) => !used.has(i));
-    if (index < 0) {
-      const [oldest, { slot }] = this.#quantized.entries().next().value!;
-      this.#quantized.delete(oldest);
-      index = slot;
-    }
-    return { index, span: slots[index]! };
   }
 
   /** A barrier goes before a command that reads or writes what another wrote since the last one, or writes what another read. */
@@ -262,12 +243,25 @@ export function quantizedBytes(tokens: number, columns: number): number {
   return blockBytes(roundUp(tokens, together(tokens)), columns);
 }
 
-/** Bytes of the working memory that the experts of a layer need; `gathered` columns where their tokens are copied together, else 0. */
-export function expertsBytes(tokens: number, k: number, experts: number, width: number, gathered: number): number {
-  return expertsMemory({ address: 0, bytes: 0 }, tokens, k, experts, width, gathered).end;
+/** What the working memory of a layer's experts depends on. */
+export interface ExpertsSizes {
+  readonly tokens: number;
+  /** Experts of a token. */
+  readonly k: number;
+  readonly experts: number;
+  /** Hidden values of an expert. */
+  readonly width: number;
+  /** Columns of the tokens that are copied together in int8 blocks; 0: none are. */
+  readonly gathered: number;
+  readonly hiddenIsInt8: boolean;
 }
 
-function expertsMemory({ address }: Span, tokens: number, k: number, experts: number, width: number, columns: number) {
+/** Bytes of the working memory that the experts of a layer need. */
+export function expertsBytes(sizes: ExpertsSizes): number {
+  return expertsMemory(0, sizes).end;
+}
+
+function expertsMemory(address: number, { tokens, k, experts, width, gathered, hiddenIsInt8 }: ExpertsSizes) {
   const pairs = tokens * k;
   // where rows lie together, every expert that has tokens begins a new group of them
   const rows =
@@ -277,10 +271,13 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
   const weight = token + roundUp(4 * pairs, 64);
   const place = weight + roundUp(4 * pairs, 64);
   const lists = { address, bytes: place + roundUp(4 * experts, 64) - address };
-  const hidden = { address: address + lists.bytes, bytes: roundUp(4 * rows * width, 64) }; // float32, or int8 blocks
+  const hidden = {
+    address: address + lists.bytes,
+    bytes: hiddenIsInt8 ? blockBytes(rows, width) : roundUp(4 * rows * width, 64),
+  };
   const copy = {
     address: hidden.address + hidden.bytes,
-    bytes: together(tokens) === 1 ? 0 : blockBytes(rows, columns),
+    bytes: together(tokens) === 1 ? 0 : blockBytes(rows, gathered),
   };
   return {
     first,
@@ -289,15 +286,19 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
     place,
     lists,
     hidden: quantizedAt(hidden, rows, width),
-    gathered: quantizedAt(copy, rows, columns),
+    gathered: quantizedAt(copy, rows, gathered),
     end: copy.address + copy.bytes,
   };
 }
 
 /** Bytes of scratch that a worker needs: a panel, and accumulators of the largest unit of work. */
-export function scratchBytes(tokens: number, heads: number, fullAttention: number): number {
+export function scratchBytes(tokens: number, attention: number): number {
   const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
-  // experts: gate and up, and 32 hidden values, of every token; attention: logits of 128 keys and sums for every head
-  const products = roundUp(tokens * 4 * (2 * tile + 32), 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
-  return panel + Math.max(products, roundUp(fullAttention, 64));
+  // experts: gate and up, and 32 hidden values, of every token
+  return panel + roundUp(Math.max(4 * tokens * (2 * tile + 32), attention), 64);
+}
+
+/** Bytes of it for so many queries at a time: products of a tile, logits of 128 keys, three numbers and the weighted rows. */
+export function attentionBytes(queries: number, width: number): number {
+  return 4 * queries * (tile + 128 + 3 + width);
 }

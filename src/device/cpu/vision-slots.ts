@@ -55,12 +55,5 @@ export function visionSlotsOf(name: VisionOpName, node: VisionNode): number[] {
   }
 }
 
-/** FULL_QUERIES of the kernels. */
-const queries = 64;
-/** Products of a tile, logits of 128 keys, and three numbers. */
-const floatsOfQuery = 16 + 128 + 3;
-
-/** Bytes of scratch beyond the panel that full attention needs. */
-export function fullAttentionBytes(headDim: number): number {
-  return 4 * queries * (floatsOfQuery + headDim);
-}
+/** Queries of a unit of full attention: FULL_QUERIES of the kernels. */
+export const fullAttentionQueries = 64;
