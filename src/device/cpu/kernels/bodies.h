@@ -11,13 +11,13 @@
 #if defined(__x86_64__)
 OPS(sse2) MULTIPLY(sse2) STREAM(sse2)
 OPS(avx2) MULTIPLY(avx2) STREAM(avx2)
-MULTIPLY(avxvnni) STREAM(avxvnni)
+MULTIPLY(avxvnni)
 OPS(avx512) MULTIPLY(avx512) STREAM(avx512)
 MULTIPLY(amx)
 static const Body bodies[] = {
     {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0},
     {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0},
-    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avxvnni, 128},
+    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 128},
     {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 128},
     {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, 128},
 };
