@@ -15,7 +15,6 @@ const skip = chromium === undefined && "there is no /usr/bin/chromium; scripts/i
 
 const types: Readonly<Record<string, string>> = {
   ".html": "text/html",
-  ".js": "text/javascript",
   ".ts": "text/javascript",
   ".wasm": "application/wasm",
 };

@@ -1,6 +1,6 @@
 /** A Web Worker of page.ts: it works until the page is closed. */
-import { instantiateKernels } from "../../src/device/cpu/wasm-kernels.js";
-import { workUntilQuit } from "../../src/device/cpu/work-until-quit.js";
+import { workUntilQuit } from "../../src/device/cpu/control-block.ts";
+import { instantiateKernels } from "../../src/device/cpu/wasm-kernels.ts";
 
 interface Start {
   readonly module: WebAssembly.Module;

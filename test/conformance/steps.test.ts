@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { ActiveWorkers } from "../../src/device/cpu/active-workers.ts";
-import { ControlBlock, controlBytes, mostWorkers } from "../../src/device/cpu/control-block.ts";
-import { words } from "../../src/device/cpu/work-until-quit.js";
+import { ControlBlock, controlBytes, mostWorkers, words } from "../../src/device/cpu/control-block.ts";
 import { DeviceError } from "../../src/errors.ts";
 
 test("a step is not taken for done when a worker's notice of the step before comes late", async () => {

@@ -4,8 +4,7 @@ import { once } from "node:events";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { commandSlots } from "../../src/device/cpu/commands.ts";
-import { controlBytes, cursorBytes } from "../../src/device/cpu/control-block.ts";
-import { words } from "../../src/device/cpu/work-until-quit.js";
+import { controlBytes, cursorBytes, words } from "../../src/device/cpu/control-block.ts";
 import { addonPath, loadAddon } from "../../src/engine/kernels/native-host.ts";
 
 const program = `

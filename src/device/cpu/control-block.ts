@@ -3,12 +3,29 @@ import { DeviceError } from "../../errors.ts";
 import type { StepOutcome } from "../device.ts";
 import { ActiveWorkers } from "./active-workers.ts";
 import type { Region } from "./kernel-host.ts";
-import { parts, words } from "./work-until-quit.js";
 
 export const controlBytes = 256;
 
-/** As many as the word `sequence` can say. */
+/** Places of the int32 words. */
+export const words = {
+  sequence: 0,
+  finished: 1,
+  workers: 2,
+  body: 3,
+  done: 14,
+  quit: 15,
+  generation: 32,
+  stopped: 33,
+  naps: 49,
+  stop: 50,
+} as const;
+
+/** The word `sequence` is the number of the step times this, plus how many workers take part in it: the first ones. */
+const parts = 256;
 export const mostWorkers = parts - 1;
+
+/** Turns of a loop that a worker waits for the next step before it sleeps: about 100 us. */
+const spins = 3000;
 
 /** 32 sets of one cursor a worker, each in a cache line of its own. */
 export function cursorBytes(workers: number): number {
@@ -98,5 +115,25 @@ export class ControlBlock {
     Atomics.store(this.#words, words.quit, 1);
     Atomics.add(this.#words, words.sequence, 1);
     Atomics.notify(this.#words, words.sequence);
+  }
+}
+
+/** The side that works: returns when the control block says quit. `address` is that of the block for the kernels. */
+export function workUntilQuit(kernels: Kernels, block: Int32Array, address: number, worker: number): void {
+  let sequence = 0;
+  for (;;) {
+    if (Atomics.load(block, words.quit) === 1) return;
+    const result = kernels.work(address, worker, sequence, spins);
+    if (result === 0) {
+      const now = Atomics.load(block, words.sequence);
+      if (now !== sequence && worker < (now >>> 0) % parts) continue; // it came just now
+      sequence = now;
+      Atomics.wait(block, words.sequence, now);
+      continue;
+    }
+    sequence = Math.floor(result / 2) | 0;
+    if (result % 2 === 0) continue;
+    Atomics.add(block, words.done, 1);
+    Atomics.notify(block, words.done);
   }
 }

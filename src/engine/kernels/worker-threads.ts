@@ -4,14 +4,15 @@ import type { KernelWorkers } from "../../device/cpu/kernel-host.ts";
 import type { WasmStart } from "../../device/cpu/wasm-host.ts";
 import { DeviceError } from "../../errors.ts";
 
-/** What a worker needs to begin (see kernel-worker.js). */
+/** What a worker needs to begin (see kernel-worker.ts). */
 export type WorkerStart =
   | WasmStart
   | { readonly kind: "native"; readonly addon: string; readonly control: Uint8Array; readonly address: number };
 
 /** `onFailure` is called when a thread dies: the others must not wait for it. */
 export function startWorkers(count: number, start: WorkerStart, onFailure: () => void): KernelWorkers {
-  const file = new URL("./kernel-worker.js", import.meta.url);
+  // In the repository TypeScript runs as it is; the package holds JavaScript.
+  const file = new URL(import.meta.url.endsWith(".ts") ? "./kernel-worker.ts" : "./kernel-worker.js", import.meta.url);
   const failed = Promise.withResolvers<never>();
   failed.promise.catch(() => {}); // it is heard in `during`
   const ended: Promise<void>[] = [];
