@@ -52,8 +52,9 @@ export class ThreadReader implements RowReader {
   #gone: Error | undefined;
 
   constructor(threads: number) {
+    const name = import.meta.url.endsWith(".ts") ? "./row-reader-worker.ts" : "./row-reader-worker.js";
     this.#threads = Array.from({ length: threads }, () => {
-      const worker = new Worker(new URL("./row-reader-worker.js", import.meta.url));
+      const worker = new Worker(new URL(name, import.meta.url));
       worker.on("message", (done: ReadDone) => this.#settle(done));
       worker.on("error", (error) => this.#fail(error));
       worker.on("exit", () => this.#fail(new Error("a reading thread ended")));
