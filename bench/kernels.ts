@@ -17,7 +17,11 @@ async function secondsOf(device: KernelDevice, format: MatrixFormat, rows: numbe
   const words = new Uint32Array(bytes.buffer, 0, length >> 2);
   for (let i = 0; i < words.length; i++) words[i] = (Math.imul(i, 2654435761) & 0x3f3f3f3f) | 0x10101010;
   const scales = new Uint8Array(rows * (columns / 32)).fill(120);
-  const bytesAt = (data: Uint8Array) => ({ source: { read: async () => data }, offset: 0, length: data.length });
+  const bytesAt = (data: Uint8Array<ArrayBuffer>) => ({
+    source: { read: async () => data },
+    offset: 0,
+    length: data.length,
+  });
   const apart = format === "FP8" || format === "FP4";
   const parts = [{ data: bytesAt(bytes), scales: apart ? bytesAt(scales) : undefined }];
   const [blockRows, blockColumns] = format === "FP8" ? [128, 128] : [1, 32];

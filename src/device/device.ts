@@ -47,7 +47,7 @@ export interface StoredMatrix {
 
 /** A stretch of a file. */
 export interface StoredBytes {
-  readonly source: { read(offset: number, length: number): Promise<Uint8Array> };
+  readonly source: { read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> };
   readonly offset: number;
   readonly length: number;
 }

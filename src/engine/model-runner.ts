@@ -62,7 +62,7 @@ export class ModelRunner {
   readonly drafts: boolean;
   /** Settles when the last step that was asked for is done: one program has one arena. */
   #running: Promise<void> = Promise.resolve();
-  #limits: { tokens: number; sequences: number; context: number };
+  #limits: { tokens: number; sequences: number; outputs: number; context: number };
   /** Tokens that share an entry of the indexer. */
   readonly tokensPerScore: number;
 
@@ -70,7 +70,7 @@ export class ModelRunner {
     this.config = config;
     this.kernels = device.kernels;
     this.stepTokens = options.stepTokens ?? 512;
-    this.#limits = { tokens: this.stepTokens, sequences: 1, context: options.context ?? 4096 };
+    this.#limits = { tokens: this.stepTokens, sequences: 1, outputs: 1, context: options.context ?? 4096 };
     this.engram = options.engram;
     this.#imageTokenId = options.imageTokenId;
     requireDrafter(config, options.drafts ?? false);
@@ -230,13 +230,15 @@ export class ModelRunner {
   #makeRoom(parts: readonly DraftingPart[]): void {
     const tokens = parts.reduce((total, part) => total + part.tokenIds.length, 0);
     const longest = Math.max(...parts.map(({ cache, tokenIds, ahead = 0 }) => cache.length + tokenIds.length + ahead));
-    const { tokens: roomTokens, sequences, context } = this.#limits;
-    if (tokens <= roomTokens && parts.length <= sequences && longest <= context) return;
+    const wanted = parts.reduce((total, part) => total + part.outputs, 0);
+    const { tokens: roomTokens, sequences, outputs, context } = this.#limits;
+    if (tokens <= roomTokens && parts.length <= sequences && wanted <= outputs && longest <= context) return;
     const roomContext = longest <= context ? context : Math.max(longest, 2 * context);
     this.#limits = {
       tokens: Math.max(tokens, Math.min(roomTokens, stepTokensAt(roomContext, this.tokensPerScore))),
       // In powers of two: a batch that fills up a sequence at a time makes room a few times only.
       sequences: Math.max(2 ** Math.ceil(Math.log2(parts.length)), sequences),
+      outputs: Math.max(2 ** Math.ceil(Math.log2(wanted)), outputs),
       context: roomContext,
     };
     this.program.reserve(this.#limitsOf(cacheLayouts(this.program.graph)));

@@ -133,7 +133,11 @@ function readBytes({ file, info, elements }: StoredWeight): Promise<Uint8Array<A
 
 /** Throws a FormatError for an E8M0 scale that is no number. */
 export async function checkScales(parts: readonly StoredWeight[]): Promise<void> {
-  for (const part of parts) if (part.scale !== undefined && part.scale.info.dtype !== "F32") await storedScales(part);
+  for (const part of parts) {
+    if (part.scale === undefined || part.scale.info.dtype === "F32") continue;
+    // Given back at once: those of a large model are a GB, and would pile up until garbage is collected.
+    (await storedScales(part)).buffer.transfer(0);
+  }
 }
 
 async function loadScales(part: StoredWeight): Promise<Float32Array> {
@@ -142,7 +146,7 @@ async function loadScales(part: StoredWeight): Promise<Float32Array> {
 }
 
 /** The bytes of the scales, in F32 or as E8M0 codes without one that is no number. */
-async function storedScales({ scale }: StoredWeight): Promise<Uint8Array> {
+async function storedScales({ scale }: StoredWeight): Promise<Uint8Array<ArrayBuffer>> {
   const { file, info } = scale!; // faults were refused when the checkpoint was opened
   const bytes = await file.source.read(info.begin, info.end - info.begin);
   if (info.dtype === "F32") return bytes;

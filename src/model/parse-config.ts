@@ -3,6 +3,7 @@
  * checked here, so that no later code meets a number that cannot be: all problems are listed in one error.
  */
 import { ModelError } from "../errors.ts";
+import { mostStreams } from "../tensor/ops/hyper-connection-coefficients.ts";
 import type { CompressRatio, ModelConfig, RopeConfig, V4Config, YarnConfig } from "./config.ts";
 import { ConfigReader } from "./config-reader.ts";
 import { readV41Parts } from "./parse-v41-config.ts";
@@ -90,7 +91,7 @@ function readCommonConfig(
     indexNumHeads: r.count("index_n_heads", { most: 65536 }),
     indexHeadDim: r.count("index_head_dim", { most: 65536 }),
     indexTopK: r.count("index_topk", { most: 1_048_576 }),
-    hcMult: r.count("hc_mult", { most: 64, otherwise: 4 }),
+    hcMult: r.count("hc_mult", { most: mostStreams, otherwise: 4 }),
     hcSinkhornIterations: r.count("hc_sinkhorn_iters", { most: 1000, otherwise: 20 }),
     hcEps: r.number("hc_eps", { otherwise: 1e-6 }),
     numExperts: r.count("n_routed_experts", { most: 65536 }),

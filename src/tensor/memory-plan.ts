@@ -9,7 +9,14 @@ import { countElements, resolveShape, type Sizes } from "./shape.ts";
 export interface MemoryPlan {
   /** Elements of the arena. */
   readonly arenaElements: number;
-  readonly offsets: ReadonlyMap<Storage, number>;
+  readonly offsets: ReadonlyMap<Storage | WorkingMemory, number>;
+}
+
+/** What a device needs beside the values of the graph, from one of its nodes to another. */
+export interface WorkingMemory {
+  readonly firstNode: number;
+  readonly lastNode: number;
+  readonly elements: number;
 }
 
 interface Block {
@@ -18,33 +25,44 @@ interface Block {
 }
 
 /** `kept` values live to the end of the step, so that they can be read afterwards. */
-export function planMemory(graph: Graph, limits: Sizes, kept: readonly Tensor[]): MemoryPlan {
+export function planMemory(
+  graph: Graph,
+  limits: Sizes,
+  kept: readonly Tensor[],
+  working: readonly WorkingMemory[] = [],
+): MemoryPlan {
   const lastUse = lastUses(graph, kept);
-  const offsets = new Map<Storage, number>();
-  const live = new Map<Storage, Block>();
+  for (const memory of working) lastUse.set(memory, memory.lastNode);
+  const begins = Map.groupBy(working, ({ firstNode }) => firstNode);
+  const offsets = new Map<Storage | WorkingMemory, number>();
+  const live = new Map<Storage | WorkingMemory, Block>();
   let arenaElements = 0;
+  const place = (value: Storage | WorkingMemory, block: Block) => {
+    live.set(value, block);
+    offsets.set(value, block.offset);
+    arenaElements = Math.max(arenaElements, block.offset + block.elements);
+  };
+  const inGap = (elements: number) => ({ offset: firstGap([...live.values()], elements), elements });
 
   graph.nodes.forEach((node, step) => {
+    for (const memory of begins.get(step) ?? []) place(memory, inGap(inLines(memory.elements)));
     const dying = new Set(node.inputs.map((input) => input.storage).filter((storage) => lastUse.get(storage) === step));
     node.outputs.forEach((output, index) => {
       if (output.storage.kind !== "intermediate") return;
       const elements = sizeOf(output.storage, limits);
       const over = index === 0 && node.op.mayOverwrite ? live.get(node.inputs[0]!.storage) : undefined;
       const reuse = over !== undefined && over.elements === elements && dying.has(node.inputs[0]!.storage);
-      const block = reuse ? over : { offset: firstGap([...live.values()], elements), elements };
       if (reuse) live.delete(node.inputs[0]!.storage);
-      live.set(output.storage, block);
-      offsets.set(output.storage, block.offset);
-      arenaElements = Math.max(arenaElements, block.offset + elements);
+      place(output.storage, reuse ? over : inGap(elements));
     });
-    for (const storage of live.keys()) if ((lastUse.get(storage) ?? step) <= step) live.delete(storage);
+    for (const value of live.keys()) if ((lastUse.get(value) ?? step) <= step) live.delete(value);
   });
   return { arenaElements, offsets };
 }
 
 /** The index of the last node that reads (or makes) each storage; a kept one is never freed. */
-function lastUses(graph: Graph, kept: readonly Tensor[]): Map<Storage, number> {
-  const last = new Map<Storage, number>();
+function lastUses(graph: Graph, kept: readonly Tensor[]): Map<Storage | WorkingMemory, number> {
+  const last = new Map<Storage | WorkingMemory, number>();
   graph.nodes.forEach((node, step) => {
     for (const tensor of [...node.inputs, ...node.outputs]) last.set(tensor.storage, step);
   });
@@ -53,8 +71,12 @@ function lastUses(graph: Graph, kept: readonly Tensor[]): Map<Storage, number> {
 }
 
 function sizeOf(storage: Extract<Storage, { kind: "intermediate" }>, limits: Sizes): number {
-  // Blocks begin at multiples of 16 elements: 64 bytes in float32, a cache line.
-  return Math.ceil(countElements(resolveShape(storage.type.shape, limits)) / 16) * 16;
+  return inLines(countElements(resolveShape(storage.type.shape, limits)));
+}
+
+/** Blocks begin at multiples of 16 elements: 64 bytes in float32, a cache line. */
+function inLines(elements: number): number {
+  return Math.ceil(elements / 16) * 16;
 }
 
 /** The lowest offset where `elements` fit between the live blocks. */

@@ -39,13 +39,14 @@ export function parseTokenizer(json: unknown): TokenizerData {
   const added = parseAdded(file.added_tokens ?? []);
   const ids = parseVocabulary(object(model.vocab, "model.vocab"));
   const bytes: (Uint8Array | undefined)[] = [];
+  const encoder = new TextEncoder();
   const addedContents = new Set(added.map((token) => token.content));
   for (const [token, id] of ids) {
     if (bytes[id] !== undefined) fail(`two tokens have the id ${id}`);
     const ofToken = bytesOfToken(token);
     if (ofToken === undefined && !addedContents.has(token))
       fail(`the token ${show(token)} is not written in byte letters`);
-    bytes[id] = ofToken ?? new TextEncoder().encode(token);
+    bytes[id] = ofToken ?? encoder.encode(token);
   }
   const merges = parseMerges(model.merges, ids);
   for (const { id, content } of added) {
@@ -53,7 +54,7 @@ export function parseTokenizer(json: unknown): TokenizerData {
     if (known !== undefined && known !== id) fail(`the added token ${show(content)} has the ids ${known} and ${id}`);
     if (known === undefined && bytes[id] !== undefined) fail(`two tokens have the id ${id}`);
     ids.set(content, id);
-    bytes[id] = new TextEncoder().encode(content);
+    bytes[id] = encoder.encode(content);
   }
   const idOfByte = Int32Array.from(letterOfByte, (letter, byte) => {
     const id = ids.get(letter);
@@ -65,7 +66,11 @@ export function parseTokenizer(json: unknown): TokenizerData {
 
 function parseVocabulary(vocab: Fields): Map<string, number> {
   const ids = new Map<string, number>();
-  for (const [token, id] of Object.entries(vocab)) ids.set(token, requireId(id, `model.vocab[${show(token)}]`));
+  for (const token of Object.keys(vocab))
+    ids.set(
+      token,
+      requireId(vocab[token], () => `model.vocab[${show(token)}]`),
+    );
   return ids;
 }
 
@@ -96,7 +101,7 @@ function parseAdded(value: unknown): AddedToken[] {
     for (const option of ["single_word", "lstrip", "rstrip"]) {
       if (token[option] === true) fail(`added_tokens[${i}]: ${option} is not supported`);
     }
-    const id = requireId(token.id, `added_tokens[${i}].id`);
+    const id = requireId(token.id, () => `added_tokens[${i}].id`);
     return { id, content: content as string, special: token.special === true, normalized: token.normalized === true };
   });
 }
@@ -132,9 +137,9 @@ function object(value: unknown, what: string): Fields {
   return value as Fields;
 }
 
-function requireId(value: unknown, what: string): number {
+function requireId(value: unknown, what: () => string): number {
   if (!Number.isInteger(value) || (value as number) < 0 || (value as number) >= maxId) {
-    fail(`${what} is ${show(value)}, not an id below ${maxId}`);
+    fail(`${what()} is ${show(value)}, not an id below ${maxId}`);
   }
   return value as number;
 }

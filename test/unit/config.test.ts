@@ -112,6 +112,11 @@ describe("config.json", () => {
     });
   }
 
+  test("with more residual streams than the kernels have room for is refused", () => {
+    assert.equal(parseConfig({ ...flash, hc_mult: 16 }).hcMult, 16);
+    assert.throws(() => parseConfig({ ...flash, hc_mult: 17 }), /hc_mult is 17/);
+  });
+
   test("with several faults names all of them at once", () => {
     const wrong = {
       ...flash,

@@ -77,6 +77,22 @@ describe("memory plan", () => {
     assert.notEqual(offsets.get(a.storage), offsets.get(b.storage));
   });
 
+  test("working memory overlaps nothing that lives at the same time, and gives its place back", () => {
+    const g = new Graph();
+    const w = g.weight("w", [16, 16]);
+    const a = g.call(linear, [g.input("x", "f32", ["tokens", 16]), w], {});
+    const b = g.call(linear, [a, w], {});
+    const c = g.call(linear, [b, w], {});
+    const during = (firstNode: number, lastNode: number) => ({ firstNode, lastNode, elements: 4 * 16 });
+    const working = [during(0, 0), during(1, 2), during(2, 2)];
+    const { offsets, arenaElements } = planMemory(g, sizes, [c], working);
+    const [first, second, third] = working.map((memory) => offsets.get(memory));
+    assert.equal(new Set([first, offsets.get(a.storage)]).size, 2);
+    assert.equal(new Set([second, offsets.get(a.storage), offsets.get(b.storage)]).size, 3);
+    assert.equal(new Set([second, third, offsets.get(b.storage), offsets.get(c.storage)]).size, 4);
+    assert.equal(arenaElements, 4 * 4 * 16); // four at the last node, and no more
+  });
+
   test("a kept value is overwritten by nobody", () => {
     const g = new Graph();
     const x = g.call(linear, [g.input("x", "f32", ["tokens", 16]), g.weight("w", [16, 16])], {});

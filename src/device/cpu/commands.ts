@@ -26,15 +26,8 @@ export const commandBytes = 8 * commandSlots;
 const cursorSets = 32;
 /** Weights of this many rows are worked on together: TILE in kernels/base.h. */
 const tile = 16;
-/** Tiles of rows of experts' down matrices that are worked on together: MOST_DOWN_TILES in kernels/matrix-ops.h. */
-const mostDownTiles = 4;
 /** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
 const tokensOfPart = 128;
-
-/** Rows that are split into parts together, columns of a stretch, and bytes of a number in parts (kernels/float-tiles.h). */
-const rowsInParts = 256;
-const stretchColumns = 512;
-const bytesInParts = 6;
 
 /**
  * Rows of int8 blocks that lie next to each other, block by block, in steps of many tokens: TOGETHER in kernels/activations.h. A few
@@ -67,8 +60,8 @@ export class CommandWriter {
   #sinceBarrier = 0;
   /** The last product that fetches what the next one reads, and the slot that says how many commands on that is. */
   #product: { readonly command: number; readonly slot: number } | undefined;
-  /** Which tensor each slot of int8 activations holds, the newest last. */
-  readonly #quantized = new Map<object, { slot: number; value: Quantized }>();
+  /** The tensors that are in int8 blocks already. */
+  readonly #quantized = new Map<object, Quantized>();
 
   constructor(place: Placement) {
     this.#place = place;
@@ -99,13 +92,13 @@ export class CommandWriter {
 
   /** Writes the commands of one node of the graph. */
   node(node: GraphNode): void {
-    const { op, inputs, outputs, attributes } = node;
+    const { op, inputs, outputs } = node;
     const [first] = outputs as [Tensor];
     const isEmpty = (tensor: Tensor) => countElements(this.#place.shape(tensor)) === 0;
     if (outputs.every(isEmpty) || (op.name === "writeRows" && isEmpty(inputs[1]!))) return;
-    if (op.name === "linear") this.#linear(inputs, first, 1, (attributes as LinearAttributes).inAnyOrder);
+    if (op.name === "linear") this.#linear(inputs, first, 1, (node.attributes as LinearAttributes).inAnyOrder);
     else if (op.name === "groupedLinear") this.#linear(inputs, first, this.#place.shape(inputs[0]!)[1]!);
-    else if (op.name === "experts") this.#experts(inputs, first, attributes as ExpertsAttributes);
+    else if (op.name === "experts") this.#experts(node, first);
     else {
       const [name, slots] = slotsOf(node, this.#place);
       this.#add(name, slots, inputs, outputs);
@@ -135,27 +128,23 @@ export class CommandWriter {
     this.#follow(25);
   }
 
-  #experts(
-    [x, chosen, weights, gate, up, down]: readonly Tensor[],
-    y: Tensor,
-    { limit, roundsHidden }: ExpertsAttributes,
-  ): void {
+  #experts(node: GraphNode, y: Tensor): void {
     const place = this.#place;
-    const [tokens, k] = place.shape(chosen!) as [number, number];
-    const matrices = [gate!, up!, down!].map((tensor) => place.matrix(tensor)) as [
-      PlacedMatrix,
-      PlacedMatrix,
-      PlacedMatrix,
-    ];
-    const [g, u, d] = matrices;
+    const [x, chosen, weights, ...matrices] = node.inputs as [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+    const { limit, roundsHidden } = node.attributes as ExpertsAttributes;
+    const [tokens, k] = place.shape(chosen) as [number, number];
+    const [g, u, d] = matrices.map((tensor) => place.matrix(tensor)) as [PlacedMatrix, PlacedMatrix, PlacedMatrix];
     const experts = g.parts.length;
     // gate and up share one form of x: in int8 only when both are in blocks
     const both = hasBlocks(g.format) && hasBlocks(u.format) ? g : { ...g, format: "F32" as const };
-    const memory = expertsMemory(place.experts, tokens, k, experts, g.rows, place.int8 ? g.columns : 0);
+    const isInt8 = place.int8 && hasBlocks(both.format);
+    const hiddenIsInt8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
+    const sizes = { tokens, k, experts, width: g.rows, gathered: isInt8 ? g.columns : 0, hiddenIsInt8 };
+    const memory = expertsMemory(place.experts(node).address, sizes);
     const rows = place.int8 ? together(tokens) : 1;
     const route = [
-      place.span(chosen!).address,
-      place.span(weights!).address,
+      place.span(chosen).address,
+      place.span(weights).address,
       tokens,
       k,
       experts,
@@ -166,19 +155,18 @@ export class CommandWriter {
       rows,
       memory.active,
     ];
-    this.#add("expertsRoute", route, [chosen!, weights!], [memory.lists]);
-    const activations = this.#activations(x!, both, g.columns);
+    this.#add("expertsRoute", route, [chosen, weights], [memory.lists]);
+    const activations = this.#activations(x, both, g.columns);
     const lists = [memory.active, memory.first, memory.token, memory.place];
     let gathered = activations;
-    if (rows > 1 && hasBlocks(both.format)) {
+    if (rows > 1 && isInt8) {
       const { span, bytes, scales, sums } = memory.gathered;
       const copy = [bytes, scales, sums];
       this.#add("expertsGather", [...activations.slots, ...copy, ...lists], [activations.span, memory.lists], [span]);
       gathered = { slots: [activations.slots[0]!, ...copy, g.columns, rows], span };
     }
     const { span, bytes, scales, sums } = memory.hidden;
-    const isInt8 = place.int8 && hasBlocks(d.format) && !roundsHidden;
-    const hidden = isInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
+    const hidden = hiddenIsInt8 ? [0, bytes, scales, sums, d.columns, rows] : [bytes, 0, 0, 0, d.columns, rows];
     this.#product = undefined; // which experts' rows the next product reads is known only now
     this.#add(
       "expertsGateUp",
@@ -204,7 +192,7 @@ export class CommandWriter {
     const span = this.#place.span(x);
     if (!this.#place.int8 || !hasBlocks(format)) return { slots: [span.address, 0, 0, 0, columns, 1], span };
     const known = this.#quantized.get(x.storage);
-    const value = known?.value.columns === columns ? known.value : this.#quantize(x, columns);
+    const value = known?.columns === columns ? known : this.#quantize(x, columns);
     return { slots: this.#slotsOf(x, value, columns), span: value.span };
   }
 
@@ -214,26 +202,12 @@ export class CommandWriter {
   }
 
   #quantize(x: Tensor, columns: number): Quantized {
-    const slot = this.#freeSlot();
     const tokens = countElements(this.#place.shape(x)) / columns;
-    const span = { address: slot.span.address, bytes: quantizedBytes(tokens, columns) };
+    const span = { address: this.#place.quantized(x, columns).address, bytes: quantizedBytes(tokens, columns) };
     const value = quantizedAt(span, roundUp(tokens, together(tokens)), columns);
-    this.#quantized.set(x.storage, { slot: slot.index, value });
+    this.#quantized.set(x.storage, value);
     this.#add("quantize", [...this.#slotsOf(x, value, columns), tokens], [x], [span]);
     return value;
-  }
-
-  /** A slot that holds nothing, or the oldest. */
-  #freeSlot(): { index: number; span: Span } {
-    const slots = this.#place.quantized;
-    const used = new Set([...this.#quantized.values()].map(({ slot }) => slot));
-    let index = slots.findIndex((_, i) => !used.has(i));
-    if (index < 0) {
-      const [oldest, { slot }] = this.#quantized.entries().next().value!;
-      this.#quantized.delete(oldest);
-      index = slot;
-    }
-    return { index, span: slots[index]! };
   }
 
   /** A barrier goes before a command that reads or writes what another wrote since the last one, or writes what another read. */
@@ -289,12 +263,25 @@ export function quantizedBytes(tokens: number, columns: number): number {
   return blockBytes(roundUp(tokens, together(tokens)), columns);
 }
 
-/** Bytes of the working memory that the experts of a layer need; `gathered` columns where their tokens are copied together, else 0. */
-export function expertsBytes(tokens: number, k: number, experts: number, width: number, gathered: number): number {
-  return expertsMemory({ address: 0, bytes: 0 }, tokens, k, experts, width, gathered).end;
+/** What the working memory of a layer's experts depends on. */
+export interface ExpertsSizes {
+  readonly tokens: number;
+  /** Experts of a token. */
+  readonly k: number;
+  readonly experts: number;
+  /** Hidden values of an expert. */
+  readonly width: number;
+  /** Columns of the tokens that are copied together in int8 blocks; 0: none are. */
+  readonly gathered: number;
+  readonly hiddenIsInt8: boolean;
 }
 
-function expertsMemory({ address }: Span, tokens: number, k: number, experts: number, width: number, columns: number) {
+/** Bytes of the working memory that the experts of a layer need. */
+export function expertsBytes(sizes: ExpertsSizes): number {
+  return expertsMemory(0, sizes).end;
+}
+
+function expertsMemory(address: number, { tokens, k, experts, width, gathered, hiddenIsInt8 }: ExpertsSizes) {
   const pairs = tokens * k;
   // where rows lie together, every expert that has tokens begins a new group of them
   const rows =
@@ -305,10 +292,13 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
   const place = weight + roundUp(4 * pairs, 64);
   const active = place + roundUp(4 * experts, 64);
   const lists = { address, bytes: active + roundUp(4 * (experts + 1), 64) - address };
-  const hidden = { address: address + lists.bytes, bytes: roundUp(4 * rows * width, 64) }; // float32, or int8 blocks
+  const hidden = {
+    address: address + lists.bytes,
+    bytes: hiddenIsInt8 ? blockBytes(rows, width) : roundUp(4 * rows * width, 64),
+  };
   const copy = {
     address: hidden.address + hidden.bytes,
-    bytes: together(tokens) === 1 ? 0 : blockBytes(rows, columns),
+    bytes: together(tokens) === 1 ? 0 : blockBytes(rows, gathered),
   };
   return {
     first,
@@ -318,22 +308,7 @@ function expertsMemory({ address }: Span, tokens: number, k: number, experts: nu
     active,
     lists,
     hidden: quantizedAt(hidden, rows, width),
-    gathered: quantizedAt(copy, rows, columns),
+    gathered: quantizedAt(copy, rows, gathered),
     end: copy.address + copy.bytes,
   };
-}
-
-/** Bytes of scratch that a product of so many rows needs whose sums may have any order. */
-export function partsBytes(rows: number): number {
-  return roundUp(Math.min(rows, rowsInParts), tile) * stretchColumns * bytesInParts;
-}
-
-/** Bytes of scratch that a worker needs: a panel, and what the largest unit of work takes; `others`: of ops that say it themselves. */
-export function scratchBytes(tokens: number, heads: number, others: number): number {
-  const panel = 64 * 1024; // the beginning of TileScratch in kernels/product.h
-  // experts: of every token gate and up, and 32 hidden values, or sums of some tiles and products of one; attention: logits of 128
-  // keys and sums for every head
-  const ofToken = Math.max(2 * tile + 32, (mostDownTiles + 1) * tile);
-  const products = roundUp(tokens * 4 * ofToken, 64) + roundUp(heads * 4 * (tile + 128 + 8), 64);
-  return panel + Math.max(products, roundUp(others, 64));
 }

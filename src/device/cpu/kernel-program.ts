@@ -1,23 +1,22 @@
 /**
- * A graph compiled for the kernels: one arena for intermediate values, buffers for inputs and caches, and the commands of a step.
+ * A graph compiled for the kernels: one arena for intermediate values and working memory, buffers for inputs and caches, and the commands of a step.
  * Commands hold addresses and sizes; they are written anew when a step has sizes that no earlier one had, and decoding comes back
  * to the same few sizes again and again.
  */
 import { DeviceError } from "../../errors.ts";
-import type { CacheTensor, Graph, Tensor } from "../../tensor/graph.ts";
-import { type MemoryPlan, planMemory } from "../../tensor/memory-plan.ts";
-import type { LinearAttributes } from "../../tensor/ops/linear.ts";
+import type { CacheTensor, Graph, Storage, Tensor } from "../../tensor/graph.ts";
+import { type MemoryPlan, planMemory, type WorkingMemory } from "../../tensor/memory-plan.ts";
 import { layoutName } from "../../tensor/paging.ts";
 import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
 import { type CompileOptions, type Program, requireWholeRows, type StepOutcome, type StepValues } from "../device.ts";
-import { CommandWriter, commandBytes, expertsBytes, partsBytes, quantizedBytes, scratchBytes } from "./commands.ts";
+import { CommandWriter, commandBytes } from "./commands.ts";
 import type { KernelDevice, PlacedWeight } from "./kernel-device.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
+import { hasBlocks } from "./matrix-formats.ts";
 import type { PlacedMatrix, Placement, Span } from "./op-slots.ts";
-import { fullAttentionBytes } from "./vision-slots.ts";
+import { scratchBytes } from "./scratch.ts";
+import { KernelMemory } from "./working-memory.ts";
 
-/** Tensors that are kept in int8 blocks at the same time: what attention and experts multiply more than once. */
-const quantizedSlots = 3;
 /** Programs of different sizes that are kept. */
 const mostCommandLists = 24;
 
@@ -41,7 +40,9 @@ export class KernelProgram implements Program {
   #limits: Sizes;
   #plan!: MemoryPlan;
   #arena!: Region;
-  #work!: { quantized: readonly Span[]; experts: Span; region: Region; scratch: Region; scratchBytes: number };
+  #memory!: KernelMemory;
+  #scratch!: Region;
+  #scratchBytes!: number;
   /** By the sizes of the step; the one used last stands last. */
   #lists = new Map<string, CommandList>();
   #sizes: Sizes | undefined;
@@ -63,8 +64,7 @@ export class KernelProgram implements Program {
   reserve(limits: Sizes): void {
     this.#forgetLists();
     this.#arena.free();
-    this.#work.region.free();
-    this.#work.scratch.free();
+    this.#scratch.free();
     this.#sizes = undefined;
     this.#limits = limits;
     this.#makeRoom();
@@ -98,12 +98,12 @@ export class KernelProgram implements Program {
     { sizes }: StepValues,
     signal: AbortSignal | undefined,
   ): Promise<StepOutcome> {
-    const { scratch, scratchBytes } = this.#work;
+    const scratch = { scratch: this.#scratch.address, scratchBytes: this.#scratchBytes };
     const tokens = sizes.tokens ?? Number.POSITIVE_INFINITY; // images have patches instead, and many of them
     const count = this.#onPause === undefined ? end - begin : 1;
     for (let first = begin; first < end; first += count) {
       const commands = region.address + first * commandBytes;
-      const work = { commands, count, scratch: scratch.address, scratchBytes, tokens };
+      const work = { commands, count, ...scratch, tokens };
       if ((await this.#host.run(work, signal)) === "stopped") return "stopped";
       this.#onPause?.();
     }
@@ -153,13 +153,13 @@ export class KernelProgram implements Program {
   }
 
   get memoryBytes(): number {
-    const regions = [...this.#caches.values(), this.#arena, this.#work.region, this.#work.scratch];
+    const regions = [...this.#caches.values(), this.#arena, this.#scratch];
     return regions.reduce((bytes, region) => bytes + region.bytes, 0);
   }
 
   [Symbol.dispose](): void {
     this.#forgetLists();
-    const work = [this.#arena, this.#work.region, this.#work.scratch];
+    const work = [this.#arena, this.#scratch];
     for (const region of [...this.#caches.values(), ...this.#inputs.values(), ...this.#constants.values(), ...work])
       region.free();
     this.#caches.clear();
@@ -169,54 +169,23 @@ export class KernelProgram implements Program {
     return [...this.graph.caches.values()].filter((cache) => layoutName(cache.storage.layout) === layout);
   }
 
-  /** Makes room for steps within the limits: the arena, and the working memory of the ops that need more than their outputs. */
+  /** Makes room for steps within the limits: the arena, and the scratch of every worker. */
   #makeRoom(): void {
     const { graph } = this;
-    this.#plan = planMemory(graph, this.#limits, [...this.#kept.values()]);
-    this.#arena = this.#host.allocate(4 * this.#plan.arenaElements);
     const shape = (tensor: Tensor) => resolveShape(tensor.shape, { rows: 0, ...this.#limits });
-    const quantized = [0];
-    const experts = [0];
-    const heads = [1];
-    const others = [0];
-    for (const { op, inputs, attributes } of graph.nodes) {
-      if (op.name === "linear" || op.name === "groupedLinear") {
-        const of = shape(inputs[0]!);
-        const columns = countElements(of.slice(op.name === "linear" ? -1 : -2));
-        if ((attributes as LinearAttributes).inAnyOrder) others.push(partsBytes(countElements(of) / columns));
-        if (!this.#isBlockless(inputs[1]!)) quantized.push(quantizedBytes(countElements(of) / columns, columns));
-      } else if (op.name === "experts") {
-        const [rows, k] = shape(inputs[1]!) as [number, number];
-        const [count, width, hidden] = shape(inputs[3]!) as [number, number, number];
-        quantized.push(quantizedBytes(rows, hidden));
-        experts.push(expertsBytes(rows, k, count, width, this.#device.activations === "int8" ? hidden : 0));
-      } else if (op.name === "sparseAttention" || op.name === "indexerScores") {
-        heads.push(shape(inputs[0]!)[1]!);
-      } else if (op.name === "fullAttention") {
-        others.push(fullAttentionBytes(shape(inputs[0]!)[3]!));
-      }
-    }
-    const slotBytes = Math.max(...quantized);
-    const expertBytes = Math.max(...experts);
-    const region = this.#host.allocate(quantizedSlots * slotBytes + expertBytes);
+    this.#memory = new KernelMemory(graph, { shape, takesInt8: (weight) => this.#takesInt8(weight) });
+    this.#plan = planMemory(graph, this.#limits, [...this.#kept.values()], this.#memory.all);
+    this.#arena = this.#host.allocate(4 * this.#plan.arenaElements);
     // What drafts has rows of its own; several sequences may draft more tokens than a step of the model holds.
     const { tokens = 1, pairs = 0, drafts = 0 } = this.#limits;
-    const perWorker = scratchBytes(Math.max(tokens, pairs, drafts), Math.max(...heads), Math.max(...others));
-    this.#work = {
-      quantized: Array.from({ length: quantizedSlots }, (_, i) => ({
-        address: region.address + i * slotBytes,
-        bytes: slotBytes,
-      })),
-      experts: { address: region.address + quantizedSlots * slotBytes, bytes: expertBytes },
-      region,
-      scratch: this.#host.allocate(perWorker * this.#host.workers),
-      scratchBytes: perWorker,
-    };
+    this.#scratchBytes = scratchBytes(graph, shape, Math.max(tokens, pairs, drafts));
+    this.#scratch = this.#host.allocate(this.#scratchBytes * this.#host.workers);
   }
 
-  /** Whether a weight surely needs no int8 activations. */
-  #isBlockless({ storage }: Tensor): boolean {
-    return storage.kind !== "weight" || this.#weight(storage.name).kind === "numbers";
+  #takesInt8({ storage }: Tensor): boolean {
+    if (this.#device.activations !== "int8" || storage.kind !== "weight") return false;
+    const weight = this.#weight(storage.name);
+    return weight.kind === "matrix" && hasBlocks(weight.matrix.format);
   }
 
   /** Copies the inputs to where the commands expect them, and makes room for those that come late. */
@@ -289,8 +258,8 @@ export class KernelProgram implements Program {
       matrix: (tensor) => this.#matrix(tensor),
       isStored: ({ storage }) => storage.kind === "weight" && this.#weight(storage.name).kind === "matrix",
       constants: (values) => this.#constantsOf(values),
-      quantized: this.#work.quantized,
-      experts: this.#work.experts,
+      quantized: (tensor, columns) => this.#placed(this.#memory.quantized(tensor, columns)),
+      experts: (node) => this.#placed(this.#memory.experts(node)),
     };
   }
 
@@ -306,10 +275,14 @@ export class KernelProgram implements Program {
         return weight.kind === "numbers" ? weight.span : { address: weight.matrix.parts[0]!.data, bytes: 0 };
       }
       case "intermediate":
-        return { address: this.#arena.address + 4 * this.#plan.offsets.get(storage)!, bytes };
+        return { ...this.#placed(storage), bytes };
       default:
         return storage satisfies never;
     }
+  }
+
+  #placed(value: Storage | WorkingMemory): { address: number } {
+    return { address: this.#arena.address + 4 * this.#plan.offsets.get(value)! };
   }
 
   #matrix(tensor: Tensor): PlacedMatrix {

@@ -85,10 +85,10 @@ export interface Placement {
   isStored(tensor: Tensor): boolean;
   /** Constant numbers of a node in memory (rope frequencies). */
   constants(values: readonly number[]): number;
-  /** Working memory for int8 activations: a few slots of this many bytes each. */
-  readonly quantized: readonly Span[];
-  /** Working memory of the experts' op. */
-  readonly experts: Span;
+  /** Where a tensor stands in int8 blocks, as rows of so many columns. */
+  quantized(tensor: Tensor, columns: number): { readonly address: number };
+  /** Working memory of a node of experts. */
+  experts(node: GraphNode): { readonly address: number };
 }
 
 /** The op of the kernels and its slots, for every op of the catalogue that is one command. */
@@ -210,9 +210,13 @@ export function roundingSlots(format: BlockRounding): number[] {
   return [size, mantissaBits, leastExponent, largest, format === "nvfp4" ? 1 : 0];
 }
 
+/** Heads of a token that are worked on together. */
+export const mostHeadsTogether = 16;
+
 /** One token has few units of work: its heads are shared out. Many tokens: heads stay together, for their keys are the same. */
 function headsTogether(tokens: number, heads: number, workers: number): number {
-  return tokens >= 2 * workers ? Math.min(heads, 16) : Math.max(1, Math.min(16, Math.ceil(heads / workers)));
+  const together = tokens >= 2 * workers ? heads : Math.ceil(heads / workers);
+  return Math.max(1, Math.min(mostHeadsTogether, together));
 }
 
 export function matrixSlots(m: PlacedMatrix, expert: number): number[] {

@@ -54,23 +54,3 @@ export function visionSlotsOf(name: VisionOpName, node: VisionNode): number[] {
       return name satisfies never;
   }
 }
-
-/** FULL_QUERIES of the kernels. */
-const queries = 64;
-/** Products of a tile, logits of 128 keys, and three numbers. */
-const floatsOfQuery = 16 + 128 + 3;
-
-/** Bytes of scratch beyond the panel that full attention needs. */
-export function fullAttentionBytes(headDim: number): number {
-  return Math.max(4 * queries * (floatsOfQuery + headDim), bytesInParts(headDim));
-}
-
-/**
- * Where keys, values and 512 queries are split into three parts of two bytes each (attend_in_parts of the kernels): parts of 128 keys and
- * values, those of the queries and of the weights of 32, then float32 logits of 32, and sums and three numbers of all queries.
- */
-function bytesInParts(headDim: number): number {
-  if (headDim % 32 !== 0 || headDim > 128) return 0;
-  const parts = 6 * ((2 * 128 + 512) * headDim + 32 * 128);
-  return parts + 4 * (32 * 128 + 512 * (headDim + 3));
-}

@@ -44,20 +44,25 @@ export class KvCache {
 
   /** Makes every page writable that `tokens` further tokens of the sequence write: new ones, and copies of shared ones. */
   prepare(sequence: SequenceCache, tokens: number): void {
-    for (const { name, layout, pageRows, pool } of this.layouts) {
+    for (const layoutPages of this.layouts) {
+      const { name, layout, pageRows, pool } = layoutPages;
       const pages = sequence.pagesOf(name);
       const first = Math.floor(Math.max(0, sequence.length - (layout.isLate ? 1 : 0)) / layout.tokensPerRow);
       const end = Math.floor((sequence.length + tokens) / layout.tokensPerRow);
+      const wanted: number[] = [];
       for (let index = Math.floor(first / pageRows); index * pageRows < end; index++) {
         const page = pages.get(index);
-        if (page === undefined) {
-          pages.set(index, this.#allocate(name, pageRows, pool));
-        } else if (pool.isShared(page)) {
-          const copy = this.#allocate(name, pageRows, pool);
-          this.program.copyCacheRows(name, page * pageRows, copy * pageRows, pageRows);
-          pool.release(page);
-          pages.set(index, copy);
+        if (page === undefined || pool.isShared(page)) wanted.push(index);
+      }
+      this.#makeRoom(layoutPages, wanted.length);
+      for (const index of wanted) {
+        const shared = pages.get(index);
+        const page = pool.allocate();
+        if (shared !== undefined) {
+          this.program.copyCacheRows(name, shared * pageRows, page * pageRows, pageRows);
+          pool.release(shared);
         }
+        pages.set(index, page);
       }
     }
   }
@@ -69,20 +74,20 @@ export class KvCache {
   makePages(sequence: SequenceCache, layout: LayoutPages, first: number, end: number): void {
     const { name, pageRows, pool } = layout;
     const pages = sequence.pagesOf(name);
+    const wanted: number[] = [];
     for (let index = Math.floor(first / pageRows); index * pageRows < end; index++)
-      if (!pages.has(index)) pages.set(index, this.#allocate(name, pageRows, pool));
+      if (!pages.has(index)) wanted.push(index);
+    this.#makeRoom(layout, wanted.length);
+    for (const index of wanted) pages.set(index, pool.allocate());
   }
 
-  #allocate(name: string, pageRows: number, pool: PagePool): number {
-    const page = pool.allocate();
+  /** Room for so many pages more than are used. Growing copies what is there: half as much again keeps that rare. */
+  #makeRoom({ name, pageRows, pool }: LayoutPages, more: number): void {
     const capacity = this.#capacity.get(name) ?? 0;
-    if (page >= capacity) {
-      // Growing copies what is there: half as much again keeps that rare.
-      const pages = Math.max(page + 1, Math.ceil(capacity * 1.5));
-      this.program.resizeCaches(name, pages * pageRows);
-      this.#capacity.set(name, pages);
-    }
-    return page;
+    if (pool.used + more <= capacity) return;
+    const pages = Math.max(pool.used + more, Math.ceil(capacity * 1.5));
+    this.program.resizeCaches(name, pages * pageRows);
+    this.#capacity.set(name, pages);
   }
 }
 

@@ -107,12 +107,15 @@ function visibleEntries(parts: readonly StepPart[], ratio: number): number {
 
 export const visibleStep = 64;
 
-/** The limits that hold for steps of at most `tokens` tokens of at most `sequences` sequences up to `context` tokens long. */
+/**
+ * The limits that hold for steps of at most `tokens` tokens of at most `sequences` sequences up to `context` tokens long, with the
+ * logits of at most `outputs` tokens.
+ */
 export function stepLimits(
   layouts: readonly CacheLayout[],
-  { tokens, sequences, context }: { tokens: number; sequences: number; context: number },
+  { tokens, sequences, outputs, context }: { tokens: number; sequences: number; outputs: number; context: number },
 ): Sizes {
-  const limits: Record<string, number> = { tokens, outputs: tokens, sequences };
+  const limits: Record<string, number> = { tokens, outputs, sequences };
   for (const { tokensPerRow: ratio, reach } of layouts) {
     if (ratio > 1) limits[`closed.${ratio}`] = Math.floor(tokens / ratio) + sequences;
     if (reach !== Number.POSITIVE_INFINITY) continue;

@@ -70,9 +70,12 @@ async function residentTable({ rows, parts }: StoredMatrix, decoder: RowDecoder)
 /** In pieces: a table of many GiB is more than one read gives. */
 async function readWhole({ source, offset, length }: StoredMatrix["parts"][number]["data"]): Promise<Uint8Array> {
   const whole = new Uint8Array(length);
-  const piece = 64 << 20;
-  for (let done = 0; done < length; done += piece)
-    whole.set(await source.read(offset + done, Math.min(piece, length - done)), done);
+  const most = 64 << 20;
+  for (let done = 0; done < length; done += most) {
+    const piece = await source.read(offset + done, Math.min(most, length - done));
+    whole.set(piece, done);
+    piece.buffer.transfer(0); // given back at once, not when garbage is collected
+  }
   return whole;
 }
 

@@ -6,11 +6,15 @@
  * over j, a division of columns, then pairs (rows, columns); the last step is always columns. `pre` and each divisor get
  * + eps, `post` does not.
  */
+import { ShapeError } from "../../errors.ts";
 import { defineOp, randomTensor } from "../op.ts";
 import { requireShape } from "../shape.ts";
 
+/** Residual streams that a model may have; the kernels have room for the coefficients of so many. Published models have 4. */
+export const mostStreams = 16;
+
 export interface HyperConnectionAttributes {
-  /** n, the number of residual streams. */
+  /** n, the number of residual streams; at most `mostStreams`. */
   readonly streams: number;
   readonly iterations: number;
   readonly eps: number;
@@ -20,6 +24,8 @@ export const hyperConnectionCoefficients = defineOp<HyperConnectionAttributes>({
   name: "hyperConnectionCoefficients",
   infer([m, base, scale], { streams: n }) {
     const tokens = m!.shape[0]!;
+    if (n > mostStreams)
+      throw new ShapeError(`hyperConnectionCoefficients: ${n} streams, ${mostStreams} are the most there may be`);
     requireShape("hyperConnectionCoefficients: m", m!.shape, [tokens, (2 + n) * n]);
     requireShape("hyperConnectionCoefficients: base", base!.shape, [(2 + n) * n]);
     requireShape("hyperConnectionCoefficients: scale", scale!.shape, [3]);
@@ -60,6 +66,15 @@ export const hyperConnectionCoefficients = defineOp<HyperConnectionAttributes>({
       name: "two streams, one iteration, large eps",
       inputs: [randomTensor([2, 8], 4, 3), randomTensor([8], 5), randomTensor([3], 6)],
       attributes: { streams: 2, iterations: 1, eps: 0.01 },
+    },
+    {
+      name: "as many streams as there may be",
+      inputs: [
+        randomTensor([2, (2 + mostStreams) * mostStreams], 10),
+        randomTensor([(2 + mostStreams) * mostStreams], 11),
+        randomTensor([3], 12),
+      ],
+      attributes: { streams: mostStreams, iterations: 20, eps: 1e-6 },
     },
     {
       name: "no token",

@@ -63,6 +63,7 @@ export const sparseAttention = defineOp<AttentionAttributes>({
       }
     }
   },
+  mayOverwrite: true,
   tolerance: 1e-6,
   cases: () => [
     { name: "window only", ...attentionCase(0, false) },

@@ -150,10 +150,9 @@ static void op_sparse_attention(const Command* c, Worker* w) {
   TileScratch* scratch = (TileScratch*)w->scratch;
   for (i64 unit; (unit = next_unit(w, tokens * parts)) >= 0;) {
     const i64 t = unit / parts, h0 = unit % parts * together, n = min_i64(together, heads - h0), position = positions[t];
-    Softmax softmax = softmax_in(scratch->acc, n);
-    float* out = softmax.sums = output + (t * heads + h0) * width;
+    const Softmax softmax = softmax_in(scratch->acc, n);
     for (i64 h = 0; h < n; h++) softmax.largest[h] = sinks[h0 + h], softmax.total[h] = 0;
-    for (i64 i = 0; i < n * width; i++) out[i] = 0;
+    for (i64 i = 0; i < n * width; i++) softmax.sums[i] = 0;
     x.first_row = t * heads + h0;
     const i64 oldest = max_i64(0, position - window_size + 1), in_window = position - oldest + 1;
     const i64 behind = !entries.pool ? 0 : selected ? k : (position + 1) / ratio;
@@ -167,10 +166,11 @@ static void op_sparse_attention(const Command* c, Worker* w) {
       }
       add_keys(&softmax, n, rows, 0, count, width, &x, scratch);
     }
+    float* out = output + (t * heads + h0) * width; /* may be the memory of the queries, which are read by now */
     for (i64 h = 0; h < n; h++) {
       const float total = softmax.total[h], all = total + exp_vf(vf_of(sinks[h0 + h] - softmax.largest[h]))[0];
       mass[t * heads + h0 + h] = total / all;
-      for (i64 i = 0; i < width; i++) out[h * width + i] /= all;
+      for (i64 i = 0; i < width; i++) out[h * width + i] = softmax.sums[h * width + i] / all;
     }
   }
 }

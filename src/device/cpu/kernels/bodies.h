@@ -13,13 +13,13 @@
 #if defined(__x86_64__)
 OPS(sse2) MULTIPLY(sse2) STREAM(sse2)
 OPS(avx2) MULTIPLY(avx2) STREAM(avx2)
-MULTIPLY(avxvnni) STREAM(avxvnni)
+MULTIPLY(avxvnni)
 OPS(avx512) MULTIPLY(avx512) STREAM(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 static const Body bodies[] = {
     {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0},
     {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0},
-    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avxvnni, 0, 0, 128},
+    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 128},
     {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 0, 0, 128},
     {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
 };

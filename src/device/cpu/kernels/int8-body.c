@@ -2,6 +2,6 @@
 #include "block-products.h"
 #if defined(__AMX_BF16__)
 #include "float-tiles.h"
-#else
+#elif !defined(__x86_64__) /* one token waits for memory there, whichever of the instructions multiply it */
 #include "block-streams.h"
 #endif

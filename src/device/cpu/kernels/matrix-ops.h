@@ -60,7 +60,7 @@ static inline const u8* tile_ahead(Matrix* m, i64 row, i64 begin, i64 end, const
   return from ? from + part * TILE / STREAMS * m->row_bytes : 0;
 }
 
-/* Rows of x that are split into parts together, as in src/device/cpu/commands.ts; rows of weights, of which each unit splits x anew. */
+/* Rows of x that are split into parts together, as in src/device/cpu/scratch.ts; rows of weights, of which each unit splits x anew. */
 enum { PART_TOKENS = 256, MOST_PART_ROWS = 2048, FEWEST_PART_ROWS = 32 };
 
 /* The first `rows` rows of weights are multiplied in parts, in `count` units of `each` rows. */
@@ -181,7 +181,7 @@ static void op_experts_gather(const Command* c, Worker* w) {
 
 /*
  * Tiles of the down matrices that are multiplied one after another before those of the next expert: few are short streams, and many
- * tokens need much room for their sums. MOST_DOWN_TILES is mostDownTiles in src/device/cpu/commands.ts.
+ * tokens need much room for their sums. MOST_DOWN_TILES is mostDownTiles in src/device/cpu/scratch.ts.
  */
 enum { MOST_DOWN_TILES = 4, FEW_TOKENS = 8 };
 static inline i64 tiles_of_down(const Command* c, const Worker* w) {

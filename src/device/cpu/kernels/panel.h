@@ -42,6 +42,8 @@ typedef struct {
 #define UNROLL_WIDE UNROLL
 #endif
 #define FOR_EACH_VECTOR UNROLL_WIDE for (int v = 0; v < TILE; v += LANES)
+/* Where so much is done for each that even two turns cost nothing. */
+#define IN_TURN for (int v = 0; v < TILE; v += LANES)
 
 enum { STRETCH = 512 }; /* columns of a panel: a multiple of 256 (Q4_K, Q6_K) and of 128 (FP8) */
 
@@ -251,7 +253,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 18;
         f16_scales(rows, from, panel->scales[b]);
-        FOR_EACH_VECTOR {
+        IN_TURN {
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 2, t);
           UNROLL for (int j = 0; j < 4; j++) {
             store_vi(&panel->bytes[8 * b + j][v], t[j] & 0x0f0f0f0f);
@@ -270,7 +272,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       if (b < count / BLOCK) {
         const i64 from = (first / BLOCK + b) * 34;
         f16_scales(rows, from, panel->scales[b]);
-        FOR_EACH_VECTOR
+        IN_TURN
           for (int half = 0; half < 2; half++) {
             transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 2 + 16 * half, t);
             UNROLL for (int j = 0; j < 4; j++) store_vi(&panel->bytes[8 * b + 4 * half + j][v], t[j] ^ flip_of(m->bias_8));
@@ -316,7 +318,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
         const i64 from = (first / 256 + super) * 144;
         fetch_ahead(m, first / 256 + super, TILE * 144);
         for (int r = 0; r < TILE; r++) q4_k_scales(rows.at + r * rows.stride + from, &panel->scales[8 * super][r], &panel->minima[8 * super][r], TILE);
-        FOR_EACH_VECTOR {
+        IN_TURN {
           UNROLL_WIDE for (int part = 0; part < 8; part++) { /* 16 bytes: half of the low nibbles of one group, of the high ones of the next */
             transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16 + 16 * part, t);
             i32(*into)[TILE] = &panel->bytes[64 * super + 16 * (part / 2) + 4 * (part & 1)];
@@ -337,7 +339,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
           const float d = ((vf)f16_to_vf(vi_of(*(const u16_at*)(block + 208))))[0];
           for (int g = 0; g < 16; g++) panel->scales[16 * super + g][r] = d * (float)(i8)block[192 + g];
         }
-        FOR_EACH_VECTOR {
+        IN_TURN {
           for (int half = 0; half < 2; half++)
             UNROLL_WIDE for (int part = 0; part < 2; part++) { /* 16 of the 32 columns of each of the four groups of this half */
               vi high[4], low[4];
@@ -393,7 +395,7 @@ static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Pane
     const int group = scale_group(m->format), is_signed = m->format == Q8_0 && m->bias_8 == 0;
     const vi zero = vi_of(zero_point(m->format, m->bias_8));
     for (i64 c = 0; c < count; c += 4)
-      FOR_EACH_VECTOR {
+      IN_TURN {
         const vi dword = load_vi(&panel->bytes[c / 4][v]);
         const vf scale = load_vf(&panel->scales[c / group][v]);
         const vf minimum = has_minima(m->format) ? load_vf(&panel->minima[c / BLOCK][v]) : vf_of(0);
@@ -409,7 +411,7 @@ static void unpack_floats(const Matrix* m, Rows rows, i64 first, i64 count, Pane
   i64 c = 0;
   for (; c + each <= count; c += each) {
     fetch_ahead(m, (first + c) / each, TILE * 16);
-    FOR_EACH_VECTOR {
+    IN_TURN {
       vf column[16];
       transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, (first + c) * bytes, t);
       switch (m->format) {

@@ -107,6 +107,8 @@ static void op_router_scores(const Command* c, Worker* w) {
   }
 }
 
+enum { MOST_STREAMS = 16 }; /* mostStreams of hyper-connection-coefficients.ts, which refuses more */
+
 /* 3 streams, 4 weights, 5 u, 6 tokens, 7 n, 8 width */
 static void op_collapse_streams(const Command* c, Worker* w) {
   const i64 n = whole(c, 7), width = whole(c, 8);
@@ -121,25 +123,28 @@ static void op_collapse_streams(const Command* c, Worker* w) {
   }
 }
 
-/* 3 streams, 4 y, 5 post, 6 mix, 7 next, 8 tokens, 9 n, 10 width */
+/* 3 streams, 4 y, 5 post, 6 mix, 7 next (may be the memory of the streams), 8 tokens, 9 n, 10 width */
 static void op_expand_streams(const Command* c, Worker* w) {
   const i64 n = whole(c, 9), width = whole(c, 10);
   for (i64 t; (t = next_unit(w, whole(c, 8))) >= 0;) {
     const float *streams = (const float*)at(c, 3) + t * n * width, *y = (const float*)at(c, 4) + t * width;
     const float *post = (const float*)at(c, 5) + t * n, *mix = (const float*)at(c, 6) + t * n * n;
     float* next = (float*)at(c, 7) + t * n * width;
-    for (i64 k = 0; k < n; k++)
-      for (i64 i = 0; i < width; i += LANES) {
-        vf sum = vf_of(post[k]) * load_n(y + i, width - i);
-        for (i64 j = 0; j < n; j++) sum = fma_vf(vf_of(mix[j * n + k]), load_n(streams + j * width + i, width - i), sum);
+    for (i64 i = 0; i < width; i += LANES) {
+      vf old[MOST_STREAMS];
+      for (i64 j = 0; j < n; j++) old[j] = load_n(streams + j * width + i, width - i);
+      const vf added = load_n(y + i, width - i);
+      for (i64 k = 0; k < n; k++) {
+        vf sum = vf_of(post[k]) * added;
+        for (i64 j = 0; j < n; j++) sum = fma_vf(vf_of(mix[j * n + k]), old[j], sum);
         store_n(next + k * width + i, sum, width - i);
       }
+    }
   }
 }
 
 static inline double sigmoid(double x) { return 1 / (1 + exp_f64(-x)); }
 
-enum { MOST_STREAMS = 16 };
 /* Before a loop of a few turns, of which there are too few for vectors. */
 #define FEW _Pragma("clang loop vectorize(disable)")
 
