@@ -209,6 +209,10 @@ class Channel {
 
   close(): void {
     this.#gone ??= new DeviceError("The device was disposed of", { code: "disposed" });
+    // Nobody waits for the child's end: it may be in the middle of a step.
+    for (const answer of this.#waiting.values()) answer.reject(this.#gone);
+    this.#waiting.clear();
+    this.#keepAlive();
     if (this.#child.connected) this.#child.disconnect();
   }
 
