@@ -214,6 +214,8 @@ class Channel {
     this.#waiting.clear();
     this.#keepAlive();
     if (this.#child.connected) this.#child.disconnect();
+    // It holds nothing that is to be kept, and a step on its threads would hold up an orderly end.
+    this.#child.kill("SIGKILL");
   }
 
   #settle({ id, value, error }: Response): void {
