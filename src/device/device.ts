@@ -27,6 +27,7 @@ export interface Device {
   /** Bytes a second that the device can read from memory, measured; absent where nothing measures it. */
   readCeiling?(): Promise<number>;
   compile(graph: Graph, options: CompileOptions): Program;
+  /** Steps that run or are asked for afterwards fail with a DeviceError of the code "disposed". */
   [Symbol.dispose](): void;
 }
 
@@ -112,4 +113,12 @@ export function requireWholeRows(
     `${values} values do not fit into the cache "${name}" from row ${firstRow} on: it has ${room / width} rows of ${width}`,
     { code: "cache-rows" },
   );
+}
+
+/** What a step meets whose device was disposed of. */
+export function deviceDisposed(): DeviceError {
+  return new DeviceError("The model, or its device, was disposed of", {
+    code: "disposed",
+    hint: "Wait for the answers before disposing of the model, or load it again",
+  });
 }

@@ -182,7 +182,8 @@ process.on("message", (message: Message) => {
       },
     );
     stops.delete(id);
-    if (process.connected) process.send!(response);
+    // A caller that disposed of the device hears no answer.
+    if (process.connected) process.send!(response, () => {});
   });
 });
 process.on("disconnect", () => process.exit(0));

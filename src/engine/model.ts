@@ -262,6 +262,7 @@ export class Model implements Disposable {
     });
   }
 
+  /** Frees the model. Answers that are being made, or asked for later, fail with a DeviceError of the code "disposed". */
   [Symbol.dispose](): void {
     this.runner.engram?.[Symbol.dispose]();
     this.images?.[Symbol.dispose]();

@@ -209,7 +209,13 @@ class Channel {
 
   close(): void {
     this.#gone ??= new DeviceError("The device was disposed of", { code: "disposed" });
+    // Nobody waits for the child's end: it may be in the middle of a step.
+    for (const answer of this.#waiting.values()) answer.reject(this.#gone);
+    this.#waiting.clear();
+    this.#keepAlive();
     if (this.#child.connected) this.#child.disconnect();
+    // It holds nothing that is to be kept, and a step on its threads would hold up an orderly end.
+    this.#child.kill("SIGKILL");
   }
 
   #settle({ id, value, error }: Response): void {

@@ -1,6 +1,6 @@
 /** The memory through which workers are told what to run and say that they are through: struct Control of kernels/program.h. */
 import { DeviceError } from "../../errors.ts";
-import type { StepOutcome } from "../device.ts";
+import { deviceDisposed, type StepOutcome } from "../device.ts";
 import { ActiveWorkers } from "./active-workers.ts";
 import type { Region } from "./kernel-host.ts";
 
@@ -80,6 +80,7 @@ export class ControlBlock {
   }
 
   async #runUnlessAborted(work: Work, signal: AbortSignal | undefined): Promise<StepOutcome> {
+    this.#requireOpen();
     if (signal?.aborted) return "stopped";
     const stop = () => Atomics.store(this.#words, words.stop, 1);
     this.#words[words.stop] = 0;
@@ -106,13 +107,20 @@ export class ControlBlock {
     while (Atomics.load(this.#words, words.done) === before) {
       await Atomics.waitAsync(this.#words, words.done, before).value;
     }
+    this.#requireOpen();
     if (this.#words[words.stopped] === 1) return "stopped";
     this.#active.tell(performance.now() - started, Atomics.load(this.#words, words.naps) - naps, count);
     return "done";
   }
 
+  #requireOpen(): void {
+    if (Atomics.load(this.#words, words.quit) === 1) throw deviceDisposed();
+  }
+
+  /** Ends the workers, in the middle of a step at its next barrier. Steps that run or wait fail. */
   quit(): void {
     Atomics.store(this.#words, words.quit, 1);
+    Atomics.store(this.#words, words.stop, 1);
     Atomics.add(this.#words, words.sequence, 1);
     Atomics.notify(this.#words, words.sequence);
   }

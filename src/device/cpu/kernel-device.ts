@@ -5,7 +5,7 @@
  */
 import { DeviceError } from "../../errors.ts";
 import type { Graph } from "../../tensor/graph.ts";
-import type { CompileOptions, Device, Program, StoredMatrix } from "../device.ts";
+import { type CompileOptions, type Device, deviceDisposed, type Program, type StoredMatrix } from "../device.ts";
 import { readMemoryCommand } from "./commands.ts";
 import { float32View, int32View, type KernelHost, type Region } from "./kernel-host.ts";
 import { KernelProgram } from "./kernel-program.ts";
@@ -30,6 +30,7 @@ export class KernelDevice implements Device {
   readonly #regions: Region[] = [];
   readonly #programs: KernelProgram[] = [];
   #matrixBytes = 0;
+  #isDisposed = false;
 
   constructor(host: KernelHost, activations: Activations = "int8") {
     this.host = host;
@@ -127,11 +128,21 @@ export class KernelDevice implements Device {
     return program;
   }
 
+  /** Throws a DeviceError (code "disposed") when the device was disposed of. */
+  requireOpen(): void {
+    if (this.#isDisposed) throw deviceDisposed();
+  }
+
+  /** Steps that run or wait fail (code "disposed"). Memory is freed when the workers are out of it. */
   [Symbol.dispose](): void {
-    for (const program of this.#programs) program[Symbol.dispose]();
-    for (const region of this.#regions) region.free();
-    this.#weights.clear();
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
     this.host[Symbol.dispose]();
+    this.host.whenEnded(() => {
+      for (const program of this.#programs) program[Symbol.dispose]();
+      for (const region of this.#regions) region.free();
+      this.#weights.clear();
+    });
   }
 
   #weight(name: string): PlacedWeight {

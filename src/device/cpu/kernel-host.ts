@@ -19,6 +19,8 @@ export interface KernelHost {
   readonly copiedBytes: number;
   /** Lets all workers run the commands of a step; resolves when the last one is through. `signal` ends it at the next barrier. */
   run(work: Work, signal?: AbortSignal): Promise<StepOutcome>;
+  /** Calls `then` when the last worker is gone: from then on nothing reads or writes the memory of programs. */
+  whenEnded(then: () => void): void;
   [Symbol.dispose](): void;
 }
 

@@ -62,6 +62,7 @@ export class KernelProgram implements Program {
   }
 
   reserve(limits: Sizes): void {
+    this.#device.requireOpen();
     this.#forgetLists();
     this.#arena.free();
     this.#scratch.free();
@@ -71,6 +72,7 @@ export class KernelProgram implements Program {
   }
 
   async run(step: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
+    this.#device.requireOpen();
     for (const [name, limit] of Object.entries(this.#limits)) {
       if (step.sizes[name]! <= limit) continue;
       throw new DeviceError(`The step has ${step.sizes[name]} ${name}, the program has room for ${limit}`);
@@ -111,6 +113,7 @@ export class KernelProgram implements Program {
   }
 
   read(name: string): Float32Array | Int32Array {
+    this.#device.requireOpen();
     const tensor = found(this.#kept.get(name), "output", name);
     if (this.#sizes === undefined) throw new DeviceError(`"${name}" is read, but no step has ended whole`);
     const { storage } = tensor;
@@ -121,6 +124,7 @@ export class KernelProgram implements Program {
   }
 
   resizeCaches(layout: string, rows: number): void {
+    this.#device.requireOpen();
     for (const { storage } of this.#cachesOf(layout)) {
       const old = this.#caches.get(storage.name)!;
       const grown = this.#host.allocate(4 * rows * storage.width);
@@ -133,6 +137,7 @@ export class KernelProgram implements Program {
   }
 
   copyCacheRows(layout: string, from: number, to: number, count: number): void {
+    this.#device.requireOpen();
     for (const { storage } of this.#cachesOf(layout)) {
       const { name, width } = storage;
       const region = this.#caches.get(name)!;
@@ -141,11 +146,13 @@ export class KernelProgram implements Program {
   }
 
   async readCache(name: string, firstRow: number, rows: number): Promise<Float32Array> {
+    this.#device.requireOpen();
     const { width } = found(this.graph.caches.get(name), "cache", name).storage;
     return float32View(this.#caches.get(name)!, firstRow * width, rows * width).slice();
   }
 
   writeCache(name: string, firstRow: number, data: Float32Array | Float64Array): void {
+    this.#device.requireOpen();
     const { width } = found(this.graph.caches.get(name), "cache", name).storage;
     const region = this.#caches.get(name)!;
     requireWholeRows(name, { firstRow, width, values: data.length, room: region.bytes / 4 });

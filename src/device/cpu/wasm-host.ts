@@ -75,6 +75,10 @@ export class WasmHost implements KernelHost {
     return this.#threads.during(this.#block.run(work, signal));
   }
 
+  whenEnded(then: () => void): void {
+    this.#threads.whenEnded(then);
+  }
+
   [Symbol.dispose](): void {
     this.#block.quit();
   }

@@ -11,6 +11,7 @@ import { countElements, resolveShape, type Sizes } from "../../tensor/shape.ts";
 import {
   type CompileOptions,
   type Device,
+  deviceDisposed,
   type Program,
   requireWholeRows,
   type StepOutcome,
@@ -24,6 +25,7 @@ export class ReferenceDevice implements Device {
   readonly kernels = "TypeScript, float64, one plain loop an op";
   readonly threads = 1;
   readonly #weights = new Map<string, Elements>();
+  #isDisposed = false;
 
   setWeight(name: string, data: Float32Array | Int32Array): void {
     this.#weights.set(name, data instanceof Int32Array ? data : Float64Array.from(data));
@@ -38,10 +40,16 @@ export class ReferenceDevice implements Device {
   }
 
   compile(graph: Graph, options: CompileOptions): Program {
-    return new ReferenceProgram(graph, this.#weights, options);
+    return new ReferenceProgram(graph, this, this.#weights, options);
+  }
+
+  /** Throws a DeviceError (code "disposed") when the device was disposed of. */
+  requireOpen(): void {
+    if (this.#isDisposed) throw deviceDisposed();
   }
 
   [Symbol.dispose](): void {
+    this.#isDisposed = true;
     this.#weights.clear();
   }
 }
@@ -53,6 +61,7 @@ const mostMs = 8;
 
 class ReferenceProgram implements Program {
   readonly graph: Graph;
+  readonly #device: ReferenceDevice;
   readonly #weights: ReadonlyMap<string, Elements>;
   readonly #kept = new Map<string, Tensor>();
   readonly #caches = new Map<string, Float64Array>();
@@ -65,8 +74,9 @@ class ReferenceProgram implements Program {
   /** Inputs are copied here, so that cached calls see the numbers of the new step. */
   readonly #inputs = new Map<string, Elements>();
 
-  constructor(graph: Graph, weights: ReadonlyMap<string, Elements>, options: CompileOptions) {
+  constructor(graph: Graph, device: ReferenceDevice, weights: ReadonlyMap<string, Elements>, options: CompileOptions) {
     this.graph = graph;
+    this.#device = device;
     this.#weights = weights;
     for (const [name, tensor] of graph.outputs) this.#kept.set(name, tensor);
     for (const name of options.keep ?? []) this.#kept.set(name, found(graph.labels.get(name), "label", name));
@@ -86,7 +96,9 @@ class ReferenceProgram implements Program {
   }
 
   async run(values: StepValues, signal?: AbortSignal): Promise<StepOutcome> {
+    this.#device.requireOpen();
     const step = await withLateInputs(values);
+    this.#device.requireOpen();
     this.#checkSizes(step.sizes);
     const key = Object.values(step.sizes).join(",");
     const fresh = this.#calls?.key !== key;

@@ -67,7 +67,7 @@ export class Drafting {
     try {
       return await draft();
     } catch (error) {
-      if (error instanceof DeviceError && error.code === "device-process") throw error;
+      if (error instanceof DeviceError && lostDevice.includes(error.code)) throw error;
       this.#module = undefined;
       process.emitWarning(`Drafting is switched off: ${error instanceof Error ? error.message : String(error)}`);
       return undefined;
@@ -78,6 +78,9 @@ export class Drafting {
     this.#acceptance = this.#acceptance === undefined ? acceptance : 0.95 * this.#acceptance + 0.05 * acceptance;
   }
 }
+
+/** Codes of errors after which no step can be computed either. */
+const lostDevice: readonly string[] = ["device-process", "disposed"];
 
 /** An answer that could use a draft. */
 export interface WantedDraft {

@@ -5,7 +5,7 @@
 import { closeSync, openSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import type { StoredBytes } from "../../device/device.ts";
-import { FormatError, ModelError } from "../../errors.ts";
+import { DeviceError, FormatError, ModelError } from "../../errors.ts";
 import { FileSource } from "../file-source.ts";
 
 /** Rows, and what is read of each: every stretch goes to `i * stride + at` for row i of the list. */
@@ -86,7 +86,7 @@ export class ThreadReader implements RowReader {
   }
 
   [Symbol.dispose](): void {
-    this.#gone ??= new Error("the reader was disposed of");
+    this.#gone ??= new DeviceError("The model was disposed of", { code: "disposed" });
     const ended = Promise.all(this.#threads.map((worker) => worker.terminate()));
     // Not before: a number of a closed file soon names another one.
     void ended.then(() => {

@@ -120,7 +120,7 @@ export class NativeHost implements KernelHost {
     }
     const region = this.#region(buffer, bytes);
     if (bytes >= 4 << 20) this.#addon.hugePages(region.view, bytes);
-    return { ...region, free: () => void buffer.transfer(0) };
+    return { ...region, free: () => void (buffer.detached || buffer.transfer(0)) };
   }
 
   async place({ source, offset, length }: StoredBytes): Promise<number> {
@@ -139,6 +139,10 @@ export class NativeHost implements KernelHost {
 
   run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
     return this.#threads.during(this.#block.run(work, signal));
+  }
+
+  whenEnded(then: () => void): void {
+    this.#threads.whenEnded(then);
   }
 
   [Symbol.dispose](): void {

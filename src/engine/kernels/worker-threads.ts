@@ -2,6 +2,7 @@
 import { Worker } from "node:worker_threads";
 import type { KernelWorkers } from "../../device/cpu/kernel-host.ts";
 import type { WasmStart } from "../../device/cpu/wasm-host.ts";
+import { deviceDisposed } from "../../device/device.ts";
 import { DeviceError } from "../../errors.ts";
 
 /** What a worker needs to begin (see kernel-worker.ts). */
@@ -29,6 +30,8 @@ export function startWorkers(count: number, start: WorkerStart, onFailure: () =>
     ended.push(new Promise((resolve) => worker.on("exit", () => resolve())));
     return worker;
   });
+  // A step that waits for workers that were told to quit would wait for ever.
+  void Promise.all(ended).then(() => failed.reject(deviceDisposed()));
   let running = 0;
   return {
     async during(work) {
