@@ -66,7 +66,7 @@ describe("the digest of a model", () => {
     const [map, tokenizer] = ["engram_token_map.json", "tokenizer.json"].map((name) => join(folder.path, name));
     const first = await digestOfModel(folder.path);
     const text = await readFile(map!, "utf8");
-    await writeFile(map!, text.replace(/\d+\]$/, "0]"));
+    await writeFile(map!, text.replace(/\d+\s*\]\s*$/, "0]"));
     const changed = await digestOfModel(folder.path);
     assert.notEqual(changed, first);
     await writeFile(map!, text);
