@@ -101,12 +101,9 @@ static inline void sincos_f64(double x, double* sine, double* cosine) {
   *cosine = (quadrant == 1 || quadrant == 2) ? -b : b;
 }
 
-/* e^x of every lane; below -87 the result is 0, above 88 infinity. */
-static inline vf exp_vf(vf x) {
-  const vf bounded = min_vf(max_vf(x, vf_of(-87.33654f)), vf_of(88.7f));
-  const vf shifted = bounded * vf_of(1.44269504f) + vf_of(12582912.0f); /* 1.5 * 2^23: the sum rounds to a whole number */
-  const vf k = shifted - vf_of(12582912.0f);
-  vf r = fma_vf(k, vf_of(-0.693145752f), bounded);
+/* e^x / 2^k, where k is about x / ln 2. */
+static inline __attribute__((always_inline)) vf exp_over_power(vf x, vf k) {
+  vf r = fma_vf(k, vf_of(-0.693145752f), x);
   r = fma_vf(k, vf_of(-1.42860677e-6f), r);
   vf p = vf_of(1.98756912e-4f);
   p = fma_vf(p, r, vf_of(1.39819994e-3f));
@@ -114,7 +111,15 @@ static inline vf exp_vf(vf x) {
   p = fma_vf(p, r, vf_of(4.16657962e-2f));
   p = fma_vf(p, r, vf_of(1.66666657e-1f));
   p = fma_vf(p, r, vf_of(5.00000012e-1f));
-  p = fma_vf(p, r * r, r + vf_of(1.0f));
+  return fma_vf(p, r * r, r + vf_of(1.0f));
+}
+
+/* e^x of every lane; below -87 the result is 0, above 88 infinity. */
+static inline vf exp_vf(vf x) {
+  const vf bounded = min_vf(max_vf(x, vf_of(-87.33654f)), vf_of(88.7f));
+  const vf shifted = bounded * vf_of(1.44269504f) + vf_of(12582912.0f); /* 1.5 * 2^23: the sum rounds to a whole number */
+  const vf k = shifted - vf_of(12582912.0f);
+  const vf p = exp_over_power(bounded, k);
   /* 2^k in two steps: k = 128 has no float32 of its own */
   const vi whole = __builtin_convertvector(k, vi), half = whole >> 1;
   const vf scaled = p * (vf)((half + 127) << 23) * (vf)((whole - half + 127) << 23);

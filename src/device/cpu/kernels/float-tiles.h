@@ -12,6 +12,7 @@
  */
 #pragma once
 #include "activations.h"
+#include "elementary.h"
 
 /* For size: what is hot here are instructions on tiles and vectors, of which there are as many either way. */
 #pragma clang attribute push(__attribute__((minsize)), apply_to = function)
@@ -183,16 +184,7 @@ static void pair_values(const float* values, i64 stride, i64 count, i64 width, i
 static inline vf exp_of_negative(vf x) {
   const vf bounded = max_vf(vf_of(-104.0f), x);
   const vf k = (vf)_mm512_roundscale_ps((__m512)(bounded * vf_of(1.44269504f)), 0);
-  vf r = fma_vf(k, vf_of(-0.693145752f), bounded);
-  r = fma_vf(k, vf_of(-1.42860677e-6f), r);
-  vf p = vf_of(1.98756912e-4f);
-  p = fma_vf(p, r, vf_of(1.39819994e-3f));
-  p = fma_vf(p, r, vf_of(8.33345205e-3f));
-  p = fma_vf(p, r, vf_of(4.16657962e-2f));
-  p = fma_vf(p, r, vf_of(1.66666657e-1f));
-  p = fma_vf(p, r, vf_of(5.00000012e-1f));
-  p = fma_vf(p, r * r, r + vf_of(1.0f));
-  return (vf)_mm512_scalef_ps((__m512)p, (__m512)k);
+  return (vf)_mm512_scalef_ps((__m512)exp_over_power(bounded, k), (__m512)k);
 }
 
 /* Of up to 32 queries: the greatest logit so far, the sum of all weights, and what the keys before are scaled by; 32 numbers each. */
