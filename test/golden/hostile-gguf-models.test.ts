@@ -241,8 +241,8 @@ describe("what is no file of a sane size", () => {
     });
   }
 
-  const isWindows = process.platform === "win32";
-  test("a pipe is refused at once, also one that nobody writes", { timeout: 20_000, skip: isWindows }, async () => {
+  const skip = process.platform === "win32" && "Windows has no pipe with a path in a folder";
+  test("a pipe is refused at once, also one that nobody writes", { timeout: 20_000, skip }, async () => {
     const path = join(scratch, "pipe.gguf");
     execFileSync("mkfifo", [path]);
     await assert.rejects(

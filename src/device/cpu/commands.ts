@@ -25,7 +25,7 @@ export const commandSlots = 56;
 export const commandBytes = 8 * commandSlots;
 const cursorSets = 32;
 /** Weights of this many rows are worked on together: TILE in kernels/base.h. */
-const tile = 16;
+export const tile = 16;
 /** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
 const tokensOfPart = 128;
 
@@ -253,7 +253,7 @@ function overlap(a: readonly Span[], b: readonly Span[]): boolean {
 const expertSlots = (m: PlacedMatrix) => [...matrixSlots(m, 0), m.table];
 
 /** The next multiple. */
-const roundUp = (count: number, multiple: number) => Math.ceil(count / multiple) * multiple;
+export const roundUp = (count: number, multiple: number) => Math.ceil(count / multiple) * multiple;
 
 /** Bytes of rows in int8 blocks: a byte a column, a float32 scale every 32, an int32 sum every 16. */
 const blockBytes = (rows: number, columns: number) => roundUp(rows * columns * 1.375, 64);

@@ -2,12 +2,11 @@
 import type { Graph, Tensor } from "../../tensor/graph.ts";
 import type { LinearAttributes } from "../../tensor/ops/linear.ts";
 import { countElements } from "../../tensor/shape.ts";
+import { roundUp, tile } from "./commands.ts";
 import { mostHeadsTogether } from "./op-slots.ts";
 
 /** The panel at the beginning of TileScratch in kernels/product.h. */
 const panelBytes = 64 * 1024;
-/** TILE in kernels/base.h. */
-const tile = 16;
 /** MOST_DOWN_TILES in kernels/matrix-ops.h: tiles of rows of experts' down matrices that are worked on together. */
 const mostDownTiles = 4;
 /** FULL_QUERIES in kernels/attention-ops.h. */
@@ -35,8 +34,6 @@ export function scratchBytes(graph: Graph, shape: (tensor: Tensor) => readonly n
   }
   return panelBytes + roundUp(most, 64);
 }
-
-const roundUp = (count: number, multiple: number) => Math.ceil(count / multiple) * multiple;
 
 /** Of so many queries at a time: products of a tile, logits of 128 keys, three numbers and the weighted rows. */
 function attentionBytes(queries: number, width: number): number {
