@@ -54,220 +54,282 @@ export interface JsonLimits {
 
 /** Throws a FormatError (code "json") that names the place. */
 export function parseJson(text: string, limits: JsonLimits = {}): Json {
-  const reader = new JsonReader(text, limits);
+  const reader = new JsonReader(limits);
+  reader.give(text, true);
   reader.advance();
   return reader.value;
 }
 
-/**
- * Counts before anything is built: values cost a hundred times what their text costs to look at, and a text that is refused should
- * cost next to nothing. A text that is no JSON may be counted wrongly, and is refused by the reader.
- */
-function refuseTooMany(text: string, { maxValues, maxParts }: Required<JsonLimits>): void {
-  if (text.length <= Math.min(maxValues, maxParts)) return;
-  let [values, parts] = [1, 0];
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at);
-    if (code === quote) at = endOfString(text, at);
-    else if (code === comma) values++;
-    else if (code === brace || code === bracket) {
-      parts++;
-      if (!isEmpty(text, at)) values++;
-    } else if (code === colon) parts++;
-    if (values > maxValues) throw tooMany(maxValues, "values", at);
-    if (parts > maxParts) throw tooMany(maxParts, "objects, lists and keys", at);
-  }
-}
+/** Characters of a number: one without an end would be read again with every piece of it. */
+const maxNumberLength = 2 ** 16;
 
-const [quote, comma, colon, brace, bracket, backslash] = [0x22, 0x2c, 0x3a, 0x7b, 0x5b, 0x5c];
-
-function endOfString(text: string, start: number): number {
-  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
-    let first = end;
-    while (text.charCodeAt(first - 1) === backslash) first--;
-    if ((end - first) % 2 === 0) return end;
-  }
-  return text.length;
-}
-
-function isEmpty(text: string, start: number): boolean {
-  let at = start + 1;
-  while (isSpace(text.charCodeAt(at))) at++;
-  return text[at] === "]" || text[at] === "}";
-}
-
-function isSpace(code: number): boolean {
-  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
-}
-
-function tooMany(most: number, what: string, at: number): FormatError {
-  return new FormatError(`Not JSON: there are more than ${most} ${what} at character ${at}`, { code: "json" });
-}
-
+const [quote, comma, colon, backslash] = [0x22, 0x2c, 0x3a, 0x5c];
+const [openBrace, closeBrace, openBracket, closeBracket] = [0x7b, 0x7d, 0x5b, 0x5d];
 const numberPattern = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const plainStringPattern = /[^"\\\u0000-\u001f]*/y;
+const hexPattern = /[0-9a-fA-F]{4}/y;
+const pairPattern = /\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}/y;
+/** A surrogate pair, which is not taken apart. */
+const longestEscape = 12;
 
 /** An object or a list of which more is to come. */
 type Open = { readonly entries: [string, Json][]; key: string } | { readonly items: Json[] };
 
-/** Reads a text piece by piece, so that a long one does not hold up what runs beside it. */
+/** What is to come: "first" behind a bracket that has opened, "next" behind a value, "string" in the middle of one. */
+type Place = "value" | "first" | "key" | "string" | "colon" | "next" | "end";
+
+/**
+ * Reads a text piece by piece: a long one neither holds up what runs beside it nor has to be there as a whole, and is refused as soon
+ * as it is wrong. What a long string came in is joined when it is first looked into, by the language.
+ */
 export class JsonReader {
-  readonly #text: string;
   readonly #limits: Required<JsonLimits>;
+  readonly #repairsStrings: boolean;
   readonly #open: Open[] = [];
+  #place: Place = "value";
+  /** The piece that is read, from `#at` on; `#before` characters were before it. */
+  #text = "";
+  #at = 0;
+  #before = 0;
+  #isLast = false;
+  /** The string that is read, up to here, and whether it is a key. */
+  #string = "";
+  #isKey = false;
   #values = 0;
   #parts = 0;
-  #at = 0;
   #value: Json | undefined;
 
-  /** Throws a FormatError when there are too many values. */
+  /** `repairsStrings`: half a surrogate pair, which only escapes can spell, becomes U+FFFD. */
   constructor(
-    text: string,
     { maxDepth = 256, maxValues = Number.POSITIVE_INFINITY, maxParts = Number.POSITIVE_INFINITY }: JsonLimits = {},
+    { repairsStrings = false } = {},
   ) {
-    this.#text = text;
     this.#limits = { maxDepth, maxValues, maxParts };
-    refuseTooMany(text, this.#limits);
+    this.#repairsStrings = repairsStrings;
+    this.#awaitValue();
   }
 
-  /** What the text says; after `advance` was true. */
+  /** What the text says; when `advance` was true of its last piece. */
   get value(): Json {
     return this.#value!;
   }
 
-  /** Goes on for so many values; true when the text is read. Throws a FormatError (code "json") that names the place. */
-  advance(values = Number.POSITIVE_INFINITY): boolean {
-    for (let left = values; this.#value === undefined; left--) {
-      if (left <= 0) return false;
-      const value = this.#begin();
-      if (value !== undefined) this.#put(value);
-    }
-    return true;
+  /** The next piece, when `advance` was true of the one before. No piece ends within a surrogate pair. */
+  give(piece: string, isLast: boolean): void {
+    this.#before += this.#at;
+    this.#text = this.#text.slice(this.#at) + piece;
+    this.#at = 0;
+    this.#isLast = isLast;
   }
 
-  /** The next value, or undefined for a container that has just opened. */
-  #begin(): Json | undefined {
+  /** Goes on for so many values; true when the piece is read. Throws a FormatError (code "json") that names the place. */
+  advance(values = Number.POSITIVE_INFINITY): boolean {
+    for (let left = values; ; ) {
+      if (this.#place !== "string") this.#skipSpace();
+      if (this.#at === this.#text.length && (!this.#isLast || this.#place === "end")) return true;
+      if (this.#place === "value" && left-- <= 0) return false;
+      if (!this.#step()) return true;
+    }
+  }
+
+  /** Reads what is to come; false when the rest of it comes with the next piece. */
+  #step(): boolean {
+    const code = this.#text.charCodeAt(this.#at);
+    switch (this.#place) {
+      case "value":
+        return this.#begin(code);
+      case "first":
+        this.#first(code);
+        return true;
+      case "key":
+        this.#key(code);
+        return true;
+      case "string":
+        return this.#goOn();
+      case "colon":
+        if (code !== colon) this.#fail('":" is expected');
+        this.#at++;
+        this.#awaitValue();
+        return true;
+      case "next":
+        this.#next(code);
+        return true;
+      case "end":
+        return this.#fail("there is more text after the value");
+      default:
+        return this.#place satisfies never;
+    }
+  }
+
+  #awaitValue(): void {
     if (this.#open.length > this.#limits.maxDepth) this.#fail(`nesting is deeper than ${this.#limits.maxDepth}`);
-    if (++this.#values > this.#limits.maxValues) throw tooMany(this.#limits.maxValues, "values", this.#at);
-    this.#skipSpace();
-    switch (this.#text[this.#at]) {
-      case "{":
-        this.#countPart();
-        this.#at++;
-        if (this.#takes("}")) return new JsonObject([]);
-        this.#open.push({ entries: [], key: this.#key() });
-        return undefined;
-      case "[":
-        this.#countPart();
-        this.#at++;
-        if (this.#takes("]")) return [];
-        this.#open.push({ items: [] });
-        return undefined;
-      case '"':
-        return this.#string();
-      case "t":
+    if (++this.#values > this.#limits.maxValues) this.#tooMany(this.#limits.maxValues, "values");
+    this.#place = "value";
+  }
+
+  #begin(code: number): boolean {
+    switch (code) {
+      case openBrace:
+        this.#enter({ entries: [], key: "" });
+        return true;
+      case openBracket:
+        this.#enter({ items: [] });
+        return true;
+      case quote:
+        this.#enterString(false);
+        return true;
+      case 0x74: // t
         return this.#word("true", true);
-      case "f":
+      case 0x66: // f
         return this.#word("false", false);
-      case "n":
+      case 0x6e: // n
         return this.#word("null", null);
       default:
         return this.#number();
     }
   }
 
-  #countPart(): void {
-    const { maxParts } = this.#limits;
-    if (++this.#parts > maxParts) throw tooMany(maxParts, "objects, lists and keys", this.#at);
-  }
-
-  /** Puts a value where it belongs, and closes what it completes. */
-  #put(found: Json): void {
-    let value = found;
-    for (let open = this.#open.at(-1); open !== undefined; open = this.#open.at(-1)) {
-      if ("items" in open) {
-        open.items.push(value);
-        if (this.#takes(",")) return;
-        if (!this.#takes("]")) this.#fail('"," or "]" is expected');
-        value = open.items;
-      } else {
-        open.entries.push([open.key, value]);
-        if (this.#takes(",")) {
-          open.key = this.#key();
-          return;
-        }
-        if (!this.#takes("}")) this.#fail('"," or "}" is expected');
-        value = new JsonObject(open.entries);
-      }
-      this.#open.pop();
-    }
-    this.#skipSpace();
-    if (this.#at < this.#text.length) this.#fail("there is more text after the value");
-    this.#value = value;
-  }
-
-  #key(): string {
-    this.#skipSpace();
-    if (this.#text[this.#at] !== '"') this.#fail("a key in double quotes is expected");
+  #enter(open: Open): void {
     this.#countPart();
-    const key = this.#string();
-    if (!this.#takes(":")) this.#fail('":" is expected');
-    return key;
+    this.#at++;
+    this.#open.push(open);
+    this.#place = "first";
   }
 
-  #string(): string {
+  #first(code: number): void {
+    const isList = "items" in this.#open.at(-1)!;
+    if (code === (isList ? closeBracket : closeBrace)) this.#leave();
+    else if (isList) this.#awaitValue();
+    else this.#place = "key";
+  }
+
+  #next(code: number): void {
+    const isList = "items" in this.#open.at(-1)!;
+    if (code === (isList ? closeBracket : closeBrace)) this.#leave();
+    else if (code === comma) {
+      this.#at++;
+      if (isList) this.#awaitValue();
+      else this.#place = "key";
+    } else this.#fail(`"," or "${isList ? "]" : "}"}" is expected`);
+  }
+
+  #leave(): void {
+    this.#at++;
+    const open = this.#open.pop()!;
+    this.#put("items" in open ? open.items : new JsonObject(open.entries));
+  }
+
+  /** Puts a value where it belongs. */
+  #put(value: Json): void {
+    const open = this.#open.at(-1);
+    this.#place = "next";
+    if (open === undefined) {
+      this.#value = value;
+      this.#place = "end";
+    } else if ("items" in open) open.items.push(value);
+    else open.entries.push([open.key, value]);
+  }
+
+  #countPart(): void {
+    if (++this.#parts > this.#limits.maxParts) this.#tooMany(this.#limits.maxParts, "objects, lists and keys");
+  }
+
+  #key(code: number): void {
+    if (code !== quote) this.#fail("a key in double quotes is expected");
+    this.#countPart();
+    this.#enterString(true);
+  }
+
+  #enterString(isKey: boolean): void {
+    this.#at++;
+    this.#isKey = isKey;
+    this.#place = "string";
+  }
+
+  #goOn(): boolean {
     const start = this.#at;
-    plainStringPattern.lastIndex = start + 1;
+    plainStringPattern.lastIndex = start;
     // `test` makes no array of what it found.
     plainStringPattern.test(this.#text);
     this.#at = plainStringPattern.lastIndex;
-    if (this.#text.charCodeAt(this.#at) === quote) return this.#text.slice(start + 1, this.#at++);
-    this.#skipEscapes();
-    // Checked: the language's own reader takes megabytes of escapes in no time.
-    return JSON.parse(this.#text.slice(start, this.#at)) as string;
+    const isPlain = this.#at === this.#text.length || this.#text.charCodeAt(this.#at) === quote;
+    if (!isPlain) this.#skipEscapes();
+    const isWhole = this.#text.charCodeAt(this.#at) === quote;
+    if (!isWhole && this.#isLast) this.#fail("a string has no end");
+    const written = this.#text.slice(start, this.#at);
+    const part = isPlain ? written : this.#unescape(written);
+    this.#string = this.#string === "" ? part : this.#string + part;
+    if (isWhole) this.#endString();
+    return isWhole;
   }
 
-  /** From the first escape of a string to behind its end. */
+  #endString(): void {
+    this.#at++;
+    const string = this.#string;
+    this.#string = "";
+    if (!this.#isKey) this.#put(string);
+    else {
+      (this.#open.at(-1) as { key: string }).key = string; // of an object: lists have no keys
+      this.#place = "colon";
+    }
+  }
+
+  /** Checked: the language's own reader takes megabytes of escapes in no time. */
+  #unescape(written: string): string {
+    const text = JSON.parse(`"${written}"`) as string;
+    return this.#repairsStrings ? text.toWellFormed() : text;
+  }
+
+  /** From the first escape of a string to its end, or to an escape of which not all is there. */
   #skipEscapes(): void {
+    const whole = this.#isLast ? Number.POSITIVE_INFINITY : this.#text.length - longestEscape;
     for (;;) {
       const code = this.#text.charCodeAt(this.#at);
-      if (code === backslash) this.#at += this.#escapeLength();
-      else if (code === quote) break;
+      if (code === backslash) {
+        if (this.#at > whole) return;
+        this.#at += this.#escapeLength();
+      } else if (code === quote || (Number.isNaN(code) && !this.#isLast)) return;
       else if (code >= 0x20) this.#at++;
       else this.#fail(Number.isNaN(code) ? "a string has no end" : "a control character stands in a string");
     }
-    this.#at++;
   }
 
   #escapeLength(): number {
     const kind = this.#text[this.#at + 1] ?? "";
     if (kind === "u") {
-      if (/^[0-9a-fA-F]{4}$/.test(this.#text.slice(this.#at + 2, this.#at + 6))) return 6;
-      this.#fail("\\u is not followed by four hexadecimal digits");
+      hexPattern.lastIndex = this.#at + 2;
+      if (!hexPattern.test(this.#text)) this.#fail("\\u is not followed by four hexadecimal digits");
+      return this.#isPair() ? longestEscape : 6;
     }
     if (kind === "" || !'"\\/bfnrt'.includes(kind)) this.#fail(`"\\${kind}" is no escape`);
     return 2;
   }
 
-  #number(): JsonNumber {
+  #isPair(): boolean {
+    pairPattern.lastIndex = this.#at;
+    return pairPattern.test(this.#text);
+  }
+
+  #number(): boolean {
     const start = this.#at;
     numberPattern.lastIndex = start;
-    if (!numberPattern.test(this.#text))
-      this.#fail(start < this.#text.length ? "a value is expected" : "the text ends too early");
-    this.#at = numberPattern.lastIndex;
-    return new JsonNumber(this.#text.slice(start, this.#at));
+    const end = numberPattern.test(this.#text) ? numberPattern.lastIndex : start;
+    if (end - start > maxNumberLength) this.#fail(`a number is longer than ${maxNumberLength} characters`);
+    // What follows may belong to it: digits, or a sign or a point with digits behind.
+    if (!this.#isLast && this.#text.length - end <= 2) return false;
+    if (end === start) this.#fail(start < this.#text.length ? "a value is expected" : "the text ends too early");
+    this.#at = end;
+    this.#put(new JsonNumber(this.#text.slice(start, end)));
+    return true;
   }
 
-  #word<T extends boolean | null>(word: string, value: T): T {
-    if (!this.#text.startsWith(word, this.#at)) this.#fail("a value is expected");
+  #word(word: string, value: boolean | null): boolean {
+    if (!this.#text.startsWith(word, this.#at)) {
+      if (!this.#isLast && word.startsWith(this.#text.slice(this.#at))) return false;
+      this.#fail("a value is expected");
+    }
     this.#at += word.length;
-    return value;
-  }
-
-  #takes(mark: string): boolean {
-    this.#skipSpace();
-    if (this.#text[this.#at] !== mark) return false;
-    this.#at++;
+    this.#put(value);
     return true;
   }
 
@@ -275,7 +337,15 @@ export class JsonReader {
     while (isSpace(this.#text.charCodeAt(this.#at))) this.#at++;
   }
 
-  #fail(what: string): never {
-    throw new FormatError(`Not JSON: ${what} at character ${this.#at}`, { code: "json" });
+  #tooMany(most: number, what: string): never {
+    this.#fail(`there are more than ${most} ${what}`);
   }
+
+  #fail(what: string): never {
+    throw new FormatError(`Not JSON: ${what} at character ${this.#before + this.#at}`, { code: "json" });
+  }
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
 }

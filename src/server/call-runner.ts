@@ -161,7 +161,7 @@ function askedOf({ request, match, identity }: Exchange, content: RequestContent
   const { "idempotency-key": key, "x-conversation-id": conversation, "last-event-id": seen } = request.headers;
   const { scope, path } = match!.route;
   if (content === undefined || scope !== "infer") return undefined;
-  const asked = { owner: identity!.name, path, body: content.bytes };
+  const asked = { owner: identity!.name, path, digest: content.digest ?? "" };
   if (typeof key === "string") return { ...asked, key: requestKey(key) };
   if (typeof conversation === "string") return { ...asked, key: conversationKey(conversation), isNextTurn: true };
   if (seen === undefined) return undefined;

@@ -218,7 +218,7 @@ export class Gateway {
     const { method, scope } = exchange.match!.route;
     // Whoever counts tokens is about to ask as well: a model that sleeps is loaded while the prompt is still read.
     if (method === "POST" && scope === "infer") this.#options.engine.wake?.();
-    const content = await this.#body.read(exchange, expectsContinue);
+    using content = await this.#body.read(exchange, expectsContinue);
     await this.#runner.run(exchange, url, content);
   }
 }

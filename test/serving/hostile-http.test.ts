@@ -54,7 +54,7 @@ const cases: readonly Case[] = [
     name: "chunks over the limit",
     bytes: post(
       [json, "transfer-encoding: chunked"],
-      `${(2 ** 20 + 1).toString(16)}\r\n${"a".repeat(2 ** 20 + 1)}\r\n0\r\n\r\n`,
+      `${(2 ** 20 + 1).toString(16)}\r\n"${"a".repeat(2 ** 20)}\r\n0\r\n\r\n`,
     ),
     status: 413,
   },

@@ -99,32 +99,111 @@ describe("JSON with nothing lost", () => {
     );
   });
 
-  test("reads the same in pieces of any size, and refuses the same at the same place", () =>
-    fc.assert(
-      fc.property(
-        fc.oneof(fc.json(), fc.string({ unit: fc.constantFrom(...'[]{},:"\\\\ a1tu0') })),
-        fc.integer({ min: 1, max: 7 }),
-        (text, values) => {
-          const outcome = (read: () => Json) => {
-            try {
-              return read();
-            } catch (error) {
-              return (error as FormatError).message;
-            }
-          };
-          const inPieces = () => {
-            const reader = new JsonReader(text);
-            while (!reader.advance(values)) assert.equal(reader.value, undefined);
-            return reader.value;
-          };
-          assert.deepEqual(
-            outcome(inPieces),
-            outcome(() => parseJson(text)),
-          );
-        },
-      ),
-      { numRuns: 2000, seed: 3 },
-    ));
+  /** Characters that begin and end things; whole escapes, halves of them, and characters of two units. */
+  const marks = [
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+    ":",
+    ",",
+    " ",
+    "\\",
+    "\\n",
+    "\\u00e9",
+    "\\ud83d",
+    "\\ude00",
+    "\\u12",
+    "\t",
+    "\0",
+  ];
+  const others = [
+    "-",
+    "0",
+    "1",
+    ".",
+    "e",
+    "9e999",
+    "true",
+    "fal",
+    "null",
+    "é",
+    "𝒳",
+    "\u2028",
+    "__proto__",
+    '"__proto__":1,',
+  ];
+  const piecesOfText = fc.constantFrom(...marks, ...others);
+  /** JSON, JSON with one character put in place of another, and what no JSON is. */
+  const texts = fc.oneof(
+    fc.json(),
+    fc.tuple(fc.json(), fc.nat(), piecesOfText).map(([json, at, mark]) => {
+      const characters = [...json];
+      characters[at % (characters.length + 1)] = mark;
+      return characters.join("");
+    }),
+    fc.array(piecesOfText, { maxLength: 12 }).map((all) => all.join("")),
+  );
+  /** The value or what is wrong with the text, when it comes in pieces of so many characters. */
+  const outcomeOf = (text: string, sizes: readonly number[], values = Number.POSITIVE_INFINITY): unknown => {
+    const reader = new JsonReader();
+    const characters = [...text];
+    try {
+      for (let at = 0, i = 0; at < characters.length; i++) {
+        const size = sizes[i % sizes.length]!;
+        reader.give(characters.slice(at, at + size).join(""), false);
+        while (!reader.advance(values)) assert.equal(reader.value, undefined);
+        at += size;
+      }
+      reader.give("", true);
+      while (!reader.advance(values)) assert.equal(reader.value, undefined);
+      return reader.value;
+    } catch (error) {
+      assert.ok(error instanceof FormatError);
+      return error.message;
+    }
+  };
+
+  test("reads the same in pieces of any size, and refuses the same at the same place", () => {
+    const property = fc.property(
+      texts,
+      fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 9 }),
+      fc.integer({ min: 1, max: 7 }),
+      (text, sizes, values) => {
+        const whole = outcomeOf(text, [text.length + 1]);
+        assert.deepEqual(outcomeOf(text, sizes, values), whole, JSON.stringify(text));
+        let expected: unknown;
+        try {
+          expected = JSON.parse(text);
+        } catch {
+          assert.equal(typeof whole, "string", JSON.stringify(text));
+          assert.match(whole as string, /^Not JSON: /);
+          return;
+        }
+        assert.deepEqual(fromJson(whole as Json), expected, JSON.stringify(text));
+      },
+    );
+    fc.assert(property, { numRuns: 10_000, seed: 3 });
+  });
+
+  test("puts the halves of a pair together wherever a piece ends, and half a one becomes U+FFFD where that is asked for", () => {
+    const text = String.raw`{"\ud83d\ude00":"a\ud83d","b":"\ude00\ud83d\n\\ud83d"}`;
+    const expected = { "😀": "a\ufffd", b: "\ufffd\ufffd\n\\ud83d" };
+    for (let at = 0; at <= text.length; at++) {
+      const reader = new JsonReader({}, { repairsStrings: true });
+      for (const [piece, isLast] of [[text.slice(0, at), false] as const, [text.slice(at), true] as const]) {
+        reader.give(piece, isLast);
+        assert.ok(reader.advance());
+      }
+      assert.deepEqual(fromJson(reader.value), expected, `cut at ${at}`);
+    }
+  });
+
+  test("refuses a number without an end", () => {
+    assert.equal((parseJson("1".repeat(65_536)) as JsonNumber).value, Number.POSITIVE_INFINITY);
+    assert.throws(() => parseJson("1".repeat(65_537)), /a number is longer than 65536 characters at character 0/);
+  });
 
   test("keeps the text of numbers, the order of keys, and keys that stand twice", () => {
     const value = parseJson('{"2": 1.0, "1": 18446744073709551615, "2": -0}') as JsonObject;

@@ -2,7 +2,7 @@
  * Answers by the Idempotency-Key that their clients gave, each client's apart. A request with a known key is not computed again: it
  * reads what the first one gets, also while that still runs. Time and memory are bounded; what is forgotten is computed anew.
  */
-import { createHash } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http";
 import { HttpError } from "../http-error.ts";
 import type { Deadlines } from "../limits/call-engine.ts";
 import { KeptAnswer } from "./kept-answer.ts";
@@ -33,9 +33,15 @@ export interface Asked {
   readonly owner: string;
   readonly key: string;
   readonly path: string;
-  readonly body: Uint8Array;
+  /** Of the body. */
+  readonly digest: string;
   /** It takes the place of an earlier one of this name, whatever that asked: the next turn of a conversation. */
   readonly isNextTurn?: boolean;
+}
+
+/** Whether a request has one of these headers by which its answer is kept. */
+export function mayBeKept(headers: IncomingHttpHeaders): boolean {
+  return headers["idempotency-key"] !== undefined || headers["x-conversation-id"] !== undefined;
 }
 
 /** The key of a request that may be sent again. Throws an HttpError (400). */
@@ -185,6 +191,6 @@ function nameOf({ owner, key }: Pick<Asked, "owner" | "key">): string {
   return `${owner.length}:${owner}${key}`;
 }
 
-function fingerprintOf({ path, body }: Asked): string {
-  return createHash("sha256").update(`${path}\n`).update(body).digest("base64");
+function fingerprintOf({ path, digest }: Asked): string {
+  return `${path} ${digest}`;
 }

@@ -3,6 +3,7 @@
  * with nothing but the id that it gave its conversation (X-Conversation-Id). Unlike there, `from` counts events, so that the browser's
  * own EventSource goes on by itself.
  */
+import { quoted } from "../../errors.ts";
 import type { HttpCall } from "../http/http-call.ts";
 import { HttpError } from "../http-error.ts";
 import type { Call, Route } from "../route.ts";
@@ -21,7 +22,7 @@ async function readOn(call: Call, kept: KeptAnswers): Promise<void> {
   const { id, name } = conversationOf(call);
   const answer = kept.named(call.key, name);
   if (answer === undefined) {
-    throw new HttpError(404, `There is no stream of the conversation ${JSON.stringify(id.slice(0, 80))}`, {
+    throw new HttpError(404, `There is no stream of the conversation ${quoted(id)}`, {
       code: "stream-gone",
       where: "conv_id",
       hint: "Send X-Conversation-Id with the request; answers are kept for a while",
