@@ -70,7 +70,7 @@ export class ImageReader {
    */
   async read(source: Uint8Array | string, { fit, signal }: ReadImageOptions = {}): Promise<DecodedImage> {
     const { maxBytes } = this.#limits;
-    const bytes = typeof source === "string" ? bytesOfDataUrl(source, maxBytes) : source;
+    const bytes = typeof source === "string" ? await bytesOfDataUrl(source, maxBytes) : source;
     if (bytes.length > maxBytes) throw tooManyBytes(bytes.length, maxBytes);
     const header = readImageHeader(bytes);
     const [width, height] = isQuarterTurn(header.orientation)

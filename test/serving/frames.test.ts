@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { FormatError } from "../../src/errors.ts";
-import { encodeFrame, FrameBuffer, maxFrameBytes } from "../../src/server/processes/frames.ts";
+import { encodeFrame, FrameBuffer, maxFrameBytes, PieceFrames } from "../../src/server/processes/frames.ts";
 
 describe("frames", () => {
   test("come out as they went in, however the bytes are cut (property)", () => {
@@ -29,6 +29,21 @@ describe("frames", () => {
   test("keep infinite numbers and maps in V8's format", () => {
     const messages = [{ logprob: Number.NEGATIVE_INFINITY, bias: new Map([[1, 2]]) }];
     assert.deepEqual(new FrameBuffer().push(encodeFrame(messages, false)), [messages]);
+  });
+
+  test("with pieces of a text come out as they went in", () => {
+    const frames = new PieceFrames();
+    for (const piece of ["", "abc".repeat(100_000), "é中𝒳", "short"]) {
+      const head = { type: "image", id: 7, isLast: piece === "" };
+      assert.deepEqual(new FrameBuffer().push(frames.frameOf(head, piece)), [[{ ...head, piece }]]);
+    }
+  });
+
+  test("whose pieces are cut short or belong to nothing are a FormatError", () => {
+    for (const bytes of [[], [9, 0, 0], [99, 0, 0, 0, 0x7b, 0x7d], [1, 0, 0, 0, 0x37], [255, 255, 255, 255]]) {
+      const frame = Buffer.from([bytes.length, 0, 0, 0, 2, ...bytes]);
+      assert.throws(() => new FrameBuffer().push(frame), FormatError);
+    }
   });
 
   test("of any bytes are messages, a FormatError or not yet whole (property)", () => {

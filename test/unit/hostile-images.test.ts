@@ -305,10 +305,21 @@ describe("data: URLs", () => {
   });
   test("give back any bytes", async () => {
     const { bytesOfDataUrl } = await import("../../src/media/data-url.ts");
-    fc.assert(
-      fc.property(fc.uint8Array({ minLength: 1, maxLength: 50 }), (bytes) => {
-        assert.deepEqual(bytesOfDataUrl(`data:x;base64,${Buffer.from(bytes).toString("base64")}`, 50), bytes);
+    await fc.assert(
+      fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 50 }), async (bytes) => {
+        assert.deepEqual(await bytesOfDataUrl(`data:x;base64,${Buffer.from(bytes).toString("base64")}`, 50), bytes);
       }),
     );
+  });
+  test("of megabytes give back their bytes, and are refused wherever one character is wrong", async () => {
+    const { bytesOfDataUrl } = await import("../../src/media/data-url.ts");
+    const bytes = Uint8Array.from({ length: 2 ** 21 + 1 }, (_, i) => (i * i) >> 3);
+    const url = `data:x;base64,${Buffer.from(bytes).toString("base64")}`;
+    assert.deepEqual(await bytesOfDataUrl(url, bytes.length), bytes);
+    for (const wrong of ["-", "=", " ", "\u0391"])
+      for (const at of [100, 2 ** 20 + 13, 2 ** 20 + 14, 2 ** 21, url.length - 5])
+        await assert.rejects(bytesOfDataUrl(url.slice(0, at) + wrong + url.slice(at + 1), bytes.length), {
+          code: "data-url",
+        });
   });
 });

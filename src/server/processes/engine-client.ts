@@ -103,10 +103,10 @@ export class EngineClient implements EnginePort {
     this.#socket = socket;
     socket.on("error", () => undefined);
     socket.once("connect", () => {
-      // Prompts with biases hold maps. The millions of characters of an image are copied as they are; JSON looks at each.
+      // Prompts with biases hold maps.
       this.#channel = new FrameChannel(
         socket,
-        ({ type }) => type !== "submit" && type !== "image",
+        ({ type }) => type !== "submit",
         (message) => this.#hear(message),
       );
     });

@@ -70,6 +70,8 @@ class GatewayConnection {
   readonly #socket: Socket;
   readonly #prefix: string;
   readonly #running = new Set<string>();
+  /** What came so far of an image. */
+  #image: { readonly id: number; readonly pieces: string[] } = { id: -1, pieces: [] };
   #engine: HostedEngine | undefined;
 
   /** `prefix` keeps the ids of two gateways apart. */
@@ -107,7 +109,7 @@ class GatewayConnection {
         this.#engine?.wake?.();
         return;
       case "image":
-        void this.#prepareImage(message.id, message.source);
+        this.#takeImage(message);
         return;
       default:
         message satisfies never;
@@ -120,6 +122,16 @@ class GatewayConnection {
       if (event.type === "end" || event.type === "error") this.#running.delete(id);
       this.tell({ type: "event", id, event });
     });
+  }
+
+  #takeImage({ id, piece, isLast }: Extract<ToEngine, { type: "image" }>): void {
+    // Another id: the gateway has given up the one before.
+    if (this.#image.id !== id) this.#image = { id, pieces: [] };
+    const { pieces } = this.#image;
+    pieces.push(piece);
+    if (!isLast) return;
+    this.#image = { id: -1, pieces: [] };
+    void this.#prepareImage(id, pieces.join(""));
   }
 
   async #prepareImage(id: number, source: string): Promise<void> {

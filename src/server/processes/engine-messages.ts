@@ -14,8 +14,8 @@ export type ToEngine =
   | { readonly type: "submit"; readonly request: EngineRequest }
   | { readonly type: "cancel"; readonly id: string; readonly keptTokens?: number }
   | { readonly type: "wake" }
-  /** Answered with "image"; one at a time. */
-  | { readonly type: "image"; readonly id: number; readonly source: string };
+  /** A piece of an image's source; the last is answered with "image". One image at a time. */
+  | { readonly type: "image"; readonly id: number; readonly piece: string; readonly isLast: boolean };
 
 export type FromEngine =
   /** Sent once the model is loaded, or at once to a gateway that comes later. */

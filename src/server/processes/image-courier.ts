@@ -1,12 +1,15 @@
 /**
- * Images on their way to an engine: one at a time, each as a frame of its own, for together they may be more than a pipe holds. Which
- * engine has an image is remembered, so that the next one gets it again after a death.
+ * Images on their way to an engine: one at a time, in pieces that others' events go between, each written before the next is made.
+ * Which engine has an image is remembered, so that the next one gets it again after a death.
  */
 import { EngineError, type EngineFailure, type RequestImage } from "../../engine/batching/engine-port.ts";
 import type { FromEngine, PreparedImage, ToEngine } from "./engine-messages.ts";
 import type { FrameChannel } from "./frames.ts";
 
 type Channel = FrameChannel<ToEngine, FromEngine>;
+
+/** Copied in a fraction of a millisecond. */
+const pieceLength = 2 ** 18;
 
 export class ImageCourier {
   /** Of the engine that has its model; undefined while there is none. */
@@ -71,9 +74,11 @@ export class ImageCourier {
     const id = this.#ids++;
     const answer = Promise.withResolvers<PreparedImage>();
     this.#waiting = { id, answer };
-    channel.flush();
-    channel.send({ type: "image", id, source });
-    channel.flush();
+    const isWaiting = () => this.#waiting?.id === id; // until the engine is gone
+    for (let start = 0, isLast = false; !isLast && isWaiting(); start += pieceLength) {
+      isLast = start + pieceLength >= source.length;
+      await channel.sendPiece({ type: "image", id, isLast }, source.slice(start, start + pieceLength));
+    }
     const result = await answer.promise;
     if ("failure" in result) throw new EngineError(result.failure);
     const image = { source, tokenIds: result.tokenIds };
