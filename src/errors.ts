@@ -76,3 +76,8 @@ export class RequestError extends FreeholdError {
     super(message, { code: "request", ...details });
   }
 }
+
+/** The beginning of a text that is not ours, as a message shows it. */
+export function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 80)).slice(0, 80);
+}

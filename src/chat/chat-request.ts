@@ -2,7 +2,7 @@
  * A chat request as APIs carry it (`{messages, tools, thinking, ...}`), read into types and checked. What DeepSeek's API
  * refuses with status 400 is refused here, with a RequestError that names the place.
  */
-import { RequestError } from "../errors.ts";
+import { quoted, RequestError } from "../errors.ts";
 import { type Json, JsonNumber } from "../json/parse-json.ts";
 import { checkRequest } from "./check-request.ts";
 import { type DialectName, type Effort, taskTokens } from "./dialect.ts";
@@ -139,7 +139,7 @@ function readMessage(fields: Fields, isBare: boolean): ChatMessage {
         isPrefix: fields.boolean("prefix") ?? false,
       };
     default:
-      throw new RequestError(`${fields.path("role")} is ${JSON.stringify(role).slice(0, 80)}, which is no role`, {
+      throw new RequestError(`${fields.path("role")} is ${quoted(role)}, which is no role`, {
         code: "request",
         where: fields.path("role"),
         hint: "Roles are system, user, assistant, tool and latest_reminder",
@@ -150,7 +150,7 @@ function readMessage(fields: Fields, isBare: boolean): ChatMessage {
 function readTask(fields: Fields): string | undefined {
   const task = fields.string("task");
   if (task === undefined || Object.hasOwn(taskTokens, task)) return task;
-  throw new RequestError(`${fields.path("task")} is ${JSON.stringify(task)}, which is no task`, {
+  throw new RequestError(`${fields.path("task")} is ${quoted(task)}, which is no task`, {
     code: "request",
     where: fields.path("task"),
     hint: `Tasks are ${Object.keys(taskTokens).join(", ")}`,
@@ -176,14 +176,11 @@ function readContent(value: Json | undefined, where: string): Content | undefine
         return { type: "image", url: part.required("image_url", url) };
       }
       default:
-        throw new RequestError(
-          `${part.path("type")} is ${JSON.stringify(type).slice(0, 80)}, which is no kind of content`,
-          {
-            code: "request",
-            where: part.path("type"),
-            hint: "Parts are of the type text or image_url",
-          },
-        );
+        throw new RequestError(`${part.path("type")} is ${quoted(type)}, which is no kind of content`, {
+          code: "request",
+          where: part.path("type"),
+          hint: "Parts are of the type text or image_url",
+        });
     }
   });
 }
@@ -217,13 +214,10 @@ function readTools(list: readonly Json[], where: string, isBare: boolean): Tool[
 function readTool(outer: Fields, namespace: Tool["namespace"], isBare: boolean): Tool {
   const type = outer.string("type") ?? "function";
   if (type !== "function") {
-    throw new RequestError(
-      `${outer.path("type")} is ${JSON.stringify(type).slice(0, 80)}; only functions can be called`,
-      {
-        code: "request",
-        where: outer.path("type"),
-      },
-    );
+    throw new RequestError(`${outer.path("type")} is ${quoted(type)}; only functions can be called`, {
+      code: "request",
+      where: outer.path("type"),
+    });
   }
   const fields = outer.fields("function") ?? outer;
   return {
@@ -243,10 +237,13 @@ function readThinking(value: Json | undefined, effort: Json | undefined): boolea
   const type = fields.string("type");
   if (type === "disabled") return false;
   if (type === "enabled" || type === "adaptive") return true;
-  throw new RequestError(`thinking.type is ${JSON.stringify(type)}, not enabled, adaptive or disabled`, {
-    code: "request",
-    where: "thinking.type",
-  });
+  throw new RequestError(
+    `thinking.type is ${type === undefined ? type : quoted(type)}, not enabled, adaptive or disabled`,
+    {
+      code: "request",
+      where: "thinking.type",
+    },
+  );
 }
 
 const effortLevels: Readonly<Record<string, Effort>> = {
@@ -293,7 +290,7 @@ function readResponseFormat(fields: Fields | undefined): ResponseFormat {
       return { type, schema: inner.required("schema", inner.get("schema")) };
     }
     default:
-      throw new RequestError(`response_format.type is ${JSON.stringify(type).slice(0, 80)}, which is no format`, {
+      throw new RequestError(`response_format.type is ${quoted(type)}, which is no format`, {
         code: "request",
         where: "response_format.type",
         hint: "Formats are text, json_object and json_schema",

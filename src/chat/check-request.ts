@@ -1,5 +1,5 @@
 /** What a chat request must be beyond its shape. The rules are those of DeepSeek's API, which answers with status 400. */
-import { RequestError } from "../errors.ts";
+import { quoted, RequestError } from "../errors.ts";
 import { JsonObject } from "../json/parse-json.ts";
 import type { ChatMessage, ChatRequest, Tool } from "./chat-request.ts";
 
@@ -55,7 +55,7 @@ function checkMessage(message: ChatMessage, i: number, messages: readonly ChatMe
   const open = message.calls.find((call) => !answered.has(call.id));
   if (open !== undefined) {
     refuse(
-      `The call ${JSON.stringify(open.id)} is not answered`,
+      `The call ${quoted(open.id)} is not answered`,
       `${where}.tool_calls`,
       "Give a tool message for each call, directly behind",
     );
@@ -67,14 +67,10 @@ function checkTools(request: ChatRequest): void {
   request.tools.forEach((tool, i) => {
     const where = `tools[${i}]`;
     if (!/^[a-zA-Z0-9_-]+$/.test(tool.name)) {
-      refuse(
-        `The tool name ${JSON.stringify(tool.name).slice(0, 80)} is not allowed`,
-        `${where}.name`,
-        "Use letters, digits, _ and -",
-      );
+      refuse(`The tool name ${quoted(tool.name)} is not allowed`, `${where}.name`, "Use letters, digits, _ and -");
     }
     const fullName = `${tool.namespace?.name ?? ""}::${tool.name}`;
-    if (names.has(fullName)) refuse(`Two tools have the name ${tool.name}`, `${where}.name`);
+    if (names.has(fullName)) refuse(`Two tools have the name ${tool.name.slice(0, 80)}`, `${where}.name`);
     names.add(fullName);
     const { parameters } = tool;
     const isEmptyDefault = parameters instanceof JsonObject && parameters.entries.length === 0 && !tool.hasParameters;
@@ -85,7 +81,7 @@ function checkTools(request: ChatRequest): void {
   });
   const { toolChoice } = request;
   if (typeof toolChoice === "object" && toolsInForce(request).length === 0) {
-    refuse(`There is no tool ${JSON.stringify(toolChoice.name).slice(0, 80)}`, "tool_choice");
+    refuse(`There is no tool ${quoted(toolChoice.name)}`, "tool_choice");
   }
   const required = toolChoice === "required" || typeof toolChoice === "object";
   if (required && request.thinking) {

@@ -1,5 +1,5 @@
 /** Reading requests: values that are JSON with nothing lost, taken apart with errors that name the place. */
-import { RequestError } from "../errors.ts";
+import { quoted, RequestError } from "../errors.ts";
 import { type Json, JsonNumber, JsonObject } from "../json/parse-json.ts";
 
 const maxDepth = 256;
@@ -92,6 +92,8 @@ export function wrong(where: string, value: Json, expected: string): RequestErro
           ? Array.isArray(value)
             ? "a list"
             : "an object"
-          : JSON.stringify(value).slice(0, 80);
+          : typeof value === "string"
+            ? quoted(value)
+            : String(value);
   return new RequestError(`${where} is ${found}, not ${expected}`, { code: "request", where });
 }

@@ -1,4 +1,5 @@
 /** Reading a request's body: checked by a schema as plain values, and kept as Json for what prompts must reproduce. */
+import { isDeepStrictEqual } from "node:util";
 import type { z } from "zod";
 import { fromJson } from "../../chat/read-json.ts";
 import { RequestError } from "../../errors.ts";
@@ -10,8 +11,10 @@ export interface RequestBody<T> {
   readonly json: JsonObject;
 }
 
+type BodySchema<T> = z.ZodType<T> & { readonly shape: object };
+
 /** Throws a RequestError that names the first place that is wrong. A null at the top counts as absent. */
-export function readBody<T>(schema: z.ZodType<T>, body: Json | undefined): RequestBody<T> {
+export function readBody<T>(schema: BodySchema<T>, body: Json | undefined): RequestBody<T> {
   if (!(body instanceof JsonObject)) {
     throw new RequestError("The body is no JSON object", {
       code: "request",
@@ -19,7 +22,9 @@ export function readBody<T>(schema: z.ZodType<T>, body: Json | undefined): Reque
     });
   }
   const json = new JsonObject(body.entries.filter(([, value]) => value !== null));
-  const parsed = schema.safeParse(fromJson(json));
+  // What no schema knows is not looked at: it may be as large as a body.
+  const known = json.entries.filter(([key]) => Object.hasOwn(schema.shape, key));
+  const parsed = schema.safeParse(fromJson(new JsonObject(known)));
   if (parsed.success) return { value: parsed.data, json };
   const issue = deepestIssue(parsed.error.issues[0]!);
   const where = printPath(issue.path);
@@ -42,7 +47,8 @@ function deepestIssue(issue: Issue): Issue {
 function printPath(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, key) => {
     if (typeof key === "number") return `${text}[${key}]`;
-    return text === "" ? String(key) : `${text}.${String(key)}`;
+    const name = String(key).slice(0, 80);
+    return text === "" ? name : `${text}.${name}`;
   }, "");
 }
 
@@ -54,7 +60,7 @@ export function refuseUnsupported(json: JsonObject, rules: Readonly<Record<strin
   for (const [name, value] of json.entries) {
     const rule = Object.hasOwn(rules, name) ? rules[name] : undefined;
     if (rule === undefined || typeof rule === "string") continue;
-    if (rule.unless?.includes(JSON.stringify(fromJson(value)))) continue;
+    if (rule.unless?.some((text) => isDeepStrictEqual(JSON.parse(text), fromJson(value)))) continue;
     throw new RequestError(`${name} is not supported`, {
       code: "unsupported_parameter",
       where: name,

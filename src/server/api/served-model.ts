@@ -2,6 +2,7 @@
  * Which model a request means. One model is served; any name is taken for it, since agents carry the names of other services
  * in their settings. With `strictModel` only its own name and the aliases are.
  */
+import { quoted } from "../../errors.ts";
 import { HttpError } from "../http-error.ts";
 import type { Services } from "../route.ts";
 
@@ -25,7 +26,7 @@ export function requireModel(asked: string, services: Services, { aliases }: Mod
   // "[1m]" behind a name asks for a long context; it is no part of the name.
   const bare = asked.replace(/\[\d+[km]\]$/i, "");
   if (bare === name || aliases.includes(bare)) return;
-  throw new HttpError(404, `The model ${JSON.stringify(asked.slice(0, 80))} does not exist`, {
+  throw new HttpError(404, `The model ${quoted(asked)} does not exist`, {
     code: "model_not_found",
     where: "model",
     hint: `This server has ${[name, ...aliases].join(", ")}`,

@@ -12,7 +12,7 @@ import { checkRequest } from "../../../chat/check-request.ts";
 import type { Effort } from "../../../chat/dialect.ts";
 import { Fields, wrong } from "../../../chat/read-json.ts";
 import { withoutUndefined } from "../../../engine/without-undefined.ts";
-import { RequestError } from "../../../errors.ts";
+import { quoted, RequestError } from "../../../errors.ts";
 import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { AnswerOptions } from "../../generation/prepare-chat.ts";
 import { printCompact } from "../print-compact.ts";
@@ -176,14 +176,11 @@ function readPart(block: Fields): ContentPart[] {
     case "tool_reference":
       return [{ type: "text", text: block.string("tool_name") ?? "" }];
     default:
-      throw new RequestError(
-        `${block.path("type")} is ${JSON.stringify(type).slice(0, 80)}, which this server cannot read`,
-        {
-          code: "request",
-          where: block.path("type"),
-          hint: "Blocks are text, image, thinking, tool_use and tool_result",
-        },
-      );
+      throw new RequestError(`${block.path("type")} is ${quoted(type)}, which this server cannot read`, {
+        code: "request",
+        where: block.path("type"),
+        hint: "Blocks are text, image, thinking, tool_use and tool_result",
+      });
   }
 }
 
@@ -196,7 +193,7 @@ function imageUrl(block: Fields): string {
     const data = source.required("data", source.string("data"));
     return `data:${source.string("media_type") ?? ""};base64,${data}`;
   }
-  throw new RequestError(`${source.path("type")} is ${JSON.stringify(type).slice(0, 80)}: there are no stored files`, {
+  throw new RequestError(`${source.path("type")} is ${quoted(type)}: there are no stored files`, {
     code: "request",
     where: source.path("type"),
     hint: "Send the image itself: base64",

@@ -2,7 +2,7 @@
 import type { ChatMessage, Content, ContentPart, HistoryCall } from "../../../chat/chat-request.ts";
 import type { Dialect } from "../../../chat/dialect.ts";
 import { Fields, wrong } from "../../../chat/read-json.ts";
-import { RequestError } from "../../../errors.ts";
+import { quoted, RequestError } from "../../../errors.ts";
 import type { Json } from "../../../json/parse-json.ts";
 
 interface OpenTurn {
@@ -155,14 +155,11 @@ function readContent(value: Json | undefined, where: string): Content {
       case "input_image":
         return { type: "image", url: imageUrl(part) };
       default:
-        throw new RequestError(
-          `${part.path("type")} is ${JSON.stringify(type).slice(0, 80)}, which this server cannot read`,
-          {
-            code: "request",
-            where: part.path("type"),
-            hint: "Parts are input_text, output_text and input_image",
-          },
-        );
+        throw new RequestError(`${part.path("type")} is ${quoted(type)}, which this server cannot read`, {
+          code: "request",
+          where: part.path("type"),
+          hint: "Parts are input_text, output_text and input_image",
+        });
     }
   });
 }

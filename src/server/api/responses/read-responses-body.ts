@@ -4,7 +4,7 @@ import { checkRequest } from "../../../chat/check-request.ts";
 import { type Dialect, dialects, type Effort } from "../../../chat/dialect.ts";
 import { Fields, wrong } from "../../../chat/read-json.ts";
 import { withoutUndefined } from "../../../engine/without-undefined.ts";
-import { RequestError } from "../../../errors.ts";
+import { quoted, RequestError } from "../../../errors.ts";
 import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { AnswerOptions } from "../../generation/prepare-chat.ts";
 import type { Services } from "../../route.ts";
@@ -111,7 +111,7 @@ function readToolChoice(
     const tool = toolsByName(tools, dialect).get(choice.name);
     return { name: tool?.name ?? choice.name };
   }
-  throw new RequestError(`tool_choice of the type ${JSON.stringify(choice.type).slice(0, 80)} is not supported`, {
+  throw new RequestError(`tool_choice of the type ${quoted(String(choice.type))} is not supported`, {
     code: "unsupported_parameter",
     where: "tool_choice",
     hint: "Use none, auto, required, or the name of a function",

@@ -1,6 +1,6 @@
 /** POST /v1/responses, and the responses that are kept: GET, DELETE and their input items. */
 import { fromJson, toJson } from "../../../chat/read-json.ts";
-import type { Json } from "../../../json/parse-json.ts";
+import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { AnswerResult } from "../../generation/answer-reader.ts";
 import { encodeChat } from "../../generation/encode-chat.ts";
 import { prepareChat } from "../../generation/prepare-chat.ts";
@@ -11,7 +11,6 @@ import type { Call, Route, Services } from "../../route.ts";
 import { AnswerStream, DeltaGatherer } from "../answer-stream.ts";
 import type { ApiContext } from "../api-context.ts";
 import { TimingClock } from "../llama/llama-timings.ts";
-import { printCompact } from "../print-compact.ts";
 import { type RequestBody, readBody } from "../request-body.ts";
 import {
   type ResponseObject,
@@ -96,8 +95,18 @@ function keep(
   previousId: string | undefined,
 ): void {
   const output = response.output.map((item) => toJson(item, "output"));
-  const size = JSON.stringify(response).length + input.reduce((sum, item) => sum + printCompact(item).length, 0);
+  const size = JSON.stringify(response).length + charactersOf(input);
   responses.put(call.namespace, { response, input, output, previousId }, size);
+}
+
+/** About as many as its text has, without writing the text of an image. */
+function charactersOf(value: Json): number {
+  if (typeof value === "string") return value.length + 2;
+  if (value instanceof JsonObject)
+    return value.entries.reduce((sum, [key, item]) => sum + key.length + 4 + charactersOf(item), 2);
+  if (Array.isArray(value))
+    return (value as readonly Json[]).reduce<number>((sum, item) => sum + charactersOf(item) + 1, 2);
+  return 5;
 }
 
 type Finish = (result: AnswerResult, usage: AnswerUsage, timings?: Record<string, number>) => ResponsesEvent[];
