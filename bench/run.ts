@@ -3,6 +3,7 @@
  * Each prints its figures with what they are to be compared with; nothing here is an assertion.
  */
 import { cpus } from "node:os";
+import { benchBodies } from "./bodies.ts";
 import { benchDraftingModules } from "./drafting.ts";
 import { benchImages } from "./images.ts";
 import { benchKernels } from "./kernels.ts";
@@ -19,6 +20,7 @@ const benchmarks: Readonly<Record<string, () => Promise<void> | void>> = {
   kernels: benchKernels,
   model: benchModel,
   serving: benchServing,
+  bodies: () => benchBodies(),
   drafting: benchDraftingModules,
   "prefix-cache": benchPrefixCache,
 };
