@@ -4,6 +4,7 @@ import type { z } from "zod";
 import { fromJson } from "../../chat/read-json.ts";
 import { RequestError } from "../../errors.ts";
 import { type Json, JsonObject } from "../../json/parse-json.ts";
+import { Turn } from "../turn.ts";
 
 export interface RequestBody<T> {
   readonly value: T;
@@ -14,7 +15,7 @@ export interface RequestBody<T> {
 type BodySchema<T> = z.ZodType<T> & { readonly shape: object };
 
 /** Throws a RequestError that names the first place that is wrong. A null at the top counts as absent. */
-export function readBody<T>(schema: BodySchema<T>, body: Json | undefined): RequestBody<T> {
+export async function readBody<T>(schema: BodySchema<T>, body: Json | undefined): Promise<RequestBody<T>> {
   if (!(body instanceof JsonObject)) {
     throw new RequestError("The body is no JSON object", {
       code: "request",
@@ -24,7 +25,11 @@ export function readBody<T>(schema: BodySchema<T>, body: Json | undefined): Requ
   const json = new JsonObject(body.entries.filter(([, value]) => value !== null));
   // What no schema knows is not looked at: it may be as large as a body.
   const known = json.entries.filter(([key]) => Object.hasOwn(schema.shape, key));
-  const parsed = schema.safeParse(fromJson(new JsonObject(known)));
+  const turn = new Turn();
+  const plain = fromJson(new JsonObject(known));
+  await turn.mayPass();
+  const parsed = schema.safeParse(plain);
+  await turn.mayPass();
   if (parsed.success) return { value: parsed.data, json };
   const issue = deepestIssue(parsed.error.issues[0]!);
   const where = printPath(issue.path);

@@ -28,7 +28,7 @@ export function tokenRoutes(context: ApiContext): Route[] {
 }
 
 async function tokenize(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const { value: body } = readBody(tokenizeRequest, call.body);
+  const { value: body } = await readBody(tokenizeRequest, call.body);
   const { tokenizer } = services;
   const ids = body.messages === undefined ? textTokens(body, services) : await chatTokens(call, services, context);
   const answer: TokenizeAnswer = {
@@ -60,7 +60,7 @@ async function chatTokens(
   services: Services,
   { memory, thinking }: ApiContext,
 ): Promise<readonly number[]> {
-  const { chat } = readChatBody(readBody(chatRequest, call.body), thinking);
+  const { chat } = readChatBody(await readBody(chatRequest, call.body), thinking);
   const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory });
   return readableIds(tokenIds, services.requireInfo());
 }
@@ -77,13 +77,13 @@ function pieceOf(id: number, { tokenizer }: Services): string | number[] {
   return text.includes("\ufffd") ? [...bytes] : text;
 }
 
-function detokenize(call: Call, { tokenizer }: Services): void {
-  const { value } = readBody(detokenizeRequest, call.body);
+async function detokenize(call: Call, { tokenizer }: Services): Promise<void> {
+  const { value } = await readBody(detokenizeRequest, call.body);
   const text = tokenizer.decode(value.tokens);
   call.json(200, { content: text, prompt: text });
 }
 
-function applyTemplate(call: Call, services: Services, thinks: boolean): void {
-  const { chat } = readChatBody(readBody(chatRequest, call.body), thinks);
+async function applyTemplate(call: Call, services: Services, thinks: boolean): Promise<void> {
+  const { chat } = readChatBody(await readBody(chatRequest, call.body), thinks);
   call.json(200, { prompt: renderPrompt(chat, services.dialect).text });
 }

@@ -9,6 +9,7 @@ import { fullToolName } from "../../chat/tool-block.ts";
 import type { RequestImage } from "../../engine/batching/engine-port.ts";
 import { ImagePlaces } from "../../engine/vision/place-images.ts";
 import type { Services } from "../route.ts";
+import { Turn } from "../turn.ts";
 import type { ConversationMemory } from "./conversation-memory.ts";
 import { checkImages, preparePromptImages } from "./prompt-images.ts";
 import { restoreHistory } from "./restore-history.ts";
@@ -40,7 +41,9 @@ export async function encodeChat(given: ChatRequest, context: ChatContext): Prom
   const info = services.requireInfo();
   checkImages(given, info);
   const request = await restoreHistory(withoutBillingHeaders(given), memory.turns, namespace);
+  const turn = new Turn();
   const prompt = renderPrompt(request, dialect);
+  await turn.mayPass();
   const images = await preparePromptImages(prompt.images, services);
   const places = info.images && images.length > 0 ? new ImagePlaces(info.images.tokenId, images) : undefined;
   const tokenIds = await memory.tokens.encode(

@@ -24,9 +24,11 @@ export async function restoreHistory(
 ): Promise<ChatRequest> {
   const messages: ChatMessage[] = [];
   for (const [i, message] of request.messages.entries()) {
+    // Before the first of many: reading them has taken its time.
+    if (i % messagesAtOnce === 0 && request.messages.length > messagesAtOnce) await othersTurn();
     messages.push(await restoreMessage(message, request.messages[i - 1], memory, namespace));
-    if (messages.length % messagesAtOnce === 0) await othersTurn();
   }
+  if (messages.length > messagesAtOnce) await othersTurn();
   return { ...request, messages };
 }
 

@@ -26,7 +26,7 @@ export function chatRoutes(context: ApiContext): Route[] {
 }
 
 async function answerChat(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const body = readBody(chatRequest, call.body);
+  const body = await readBody(chatRequest, call.body);
   const model = servedModel(body.value.model, services, context);
   const { chat, options } = readChatBody(body, context.thinking);
   const { memory } = context;

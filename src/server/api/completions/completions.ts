@@ -55,7 +55,7 @@ export function completionRoutes(context: ApiContext): Route[] {
 }
 
 async function answerCompletion(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const { value: body, json } = readBody(completionRequest, call.body);
+  const { value: body, json } = await readBody(completionRequest, call.body);
   const model = servedModel(body.model, services, context);
   refuseUnsupported(json, completionParameters);
   const head = { ...answerHead("cmpl", model, call, services), object: "text_completion" as const };

@@ -23,7 +23,7 @@ export function infillRoutes(context: ApiContext): Route[] {
       scope: "infer",
       errors: "llama",
       async handle(call: Call, services: Services) {
-        const { value: body, json } = readBody(infillRequest, call.body);
+        const { value: body, json } = await readBody(infillRequest, call.body);
         refuseUnsupported(json, llamaParameters);
         const asked = body.n_predict ?? body.max_tokens ?? context.llama.predict ?? defaultPredict;
         const { contextLength } = services.requireInfo();

@@ -26,13 +26,13 @@ export function messagesRoutes(context: ApiContext): Route[] {
 }
 
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const { chat } = readMessagesBody(readBody(messagesRequest, call.body));
+  const { chat } = readMessagesBody(await readBody(messagesRequest, call.body));
   const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory: context.memory });
   call.json(200, { input_tokens: tokenIds.length });
 }
 
 async function answerMessages(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const body = readBody(messagesRequest, call.body);
+  const body = await readBody(messagesRequest, call.body);
   const model = servedModel(body.value.model, services, context);
   const { chat, options } = readMessagesBody(body);
   const { memory } = context;

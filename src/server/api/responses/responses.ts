@@ -39,14 +39,14 @@ export function responsesRoutes(context: ApiContext): Route[] {
 
 /** How long the prompt of such a request is. */
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const body = readBody(responsesRequest, call.body);
+  const body = await readBody(responsesRequest, call.body);
   const { chat } = readResponsesBody(body, earlierOf(body.value, call, context), services, context.thinking);
   const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory: context.memory });
   call.json(200, { object: "response.input_tokens", input_tokens: tokenIds.length });
 }
 
 async function answerResponse(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const body = readBody(responsesRequest, call.body);
+  const body = await readBody(responsesRequest, call.body);
   const { value } = body;
   const model = servedModel(value.model, services, context);
   const earlier = earlierOf(value, call, context);
