@@ -8,21 +8,35 @@ import type { CompressRatio, ModelConfig, RopeConfig, V4Config, YarnConfig } fro
 import { ConfigReader } from "./config-reader.ts";
 import { readV41Parts } from "./parse-v41-config.ts";
 
-const configHint = "Compare it with the config.json that was published with the model";
+/** How the file says it that the config was made of, for messages. */
+export interface ConfigSpelling {
+  readonly file: string;
+  /** What stands there in place of the keys of config.json. */
+  readonly keys: ReadonlyMap<string, string>;
+  readonly hint: string;
+}
+
+const configJson: ConfigSpelling = {
+  file: "config",
+  keys: new Map(),
+  hint: "Compare it with the config.json that was published with the model",
+};
 
 /** Throws a ModelError: code "unsupported-architecture" for another kind of model, "bad-config" with every problem. */
-export function parseConfig(json: unknown, where = "config.json"): ModelConfig {
+export function parseConfig(json: unknown, where = "config.json", spelling = configJson): ModelConfig {
+  const { file, keys, hint } = spelling;
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelError("The config is not a JSON object", { code: "bad-config", where, hint: configHint });
+    throw new ModelError("The config is not a JSON object", { code: "bad-config", where, hint });
   }
   const reader = new ConfigReader(json as Record<string, unknown>);
   const config = architectureOf(reader, where) === "deepseek-v4.1" ? readV41Config(reader) : readV4Config(reader);
   if (reader.problems.length > 0) {
-    const problems = [...new Set(reader.problems)]; // what is read for two purposes is wrong once
-    throw new ModelError(`The config does not describe a model: ${problems.join("; ")}`, {
+    const problems = [...new Set(reader.problems)] // what is read for two purposes is wrong once
+      .map((problem) => problem.replace(/[a-z_]+(\.[a-z_]+)*/g, (key) => keys.get(key) ?? key));
+    throw new ModelError(`The ${file} does not describe a model: ${problems.join("; ")}`, {
       code: "bad-config",
       where,
-      hint: configHint,
+      hint,
     });
   }
   return config;
@@ -168,7 +182,7 @@ function readCompressRatios(r: ConfigReader, numLayers: number): CompressRatio[]
       : [];
   r.require(
     ratios.length >= numLayers,
-    `compress_ratios (or layer_types) has ${ratios.length} entries for ${numLayers} layers`,
+    `${listed === undefined && types !== undefined ? "layer_types" : "compress_ratios"} has ${ratios.length} entries for ${numLayers} layers`,
   );
   const ofLayers = ratios.slice(0, numLayers);
   const wrong = ofLayers.find((ratio) => ratio !== 0 && ratio !== 4 && ratio !== 128);
@@ -207,7 +221,7 @@ function readYarn(r: ConfigReader | undefined): YarnConfig | undefined {
   const type = r?.raw("type") ?? r?.raw("rope_type");
   r?.require(type !== undefined || r.raw("factor") === undefined, "rope_scaling has a factor and no type");
   if (r === undefined || type === undefined || type === "default") return undefined;
-  r.require(type === "yarn", `rope_scaling of the type ${JSON.stringify(type)} is not yarn`);
+  r.require(type === "yarn", `rope_scaling.type is ${JSON.stringify(type)}, not yarn`);
   return {
     factor: r.number("factor", { positive: true }),
     betaFast: r.number("beta_fast", { otherwise: 32, positive: true }),
