@@ -96,7 +96,9 @@ export async function openGgufParts(source: ByteSource, openPart: OpenPart): Pro
     const first = await openGguf(source);
     const files = [first];
     for (const name of partNames(first)) {
-      const part = await openPart(name);
+      const part = await openPart(name).catch((error) => {
+        throw error instanceof ModelError ? unopened(name, error) : error;
+      });
       sources.push(part);
       files.push(await openGguf(part));
     }
@@ -106,6 +108,16 @@ export async function openGgufParts(source: ByteSource, openPart: OpenPart): Pro
     await Promise.all(sources.map((opened) => opened.close()));
     throw error;
   }
+}
+
+function unopened(part: string, cause: ModelError): ModelError {
+  const hint = "Put all parts into one folder, under the names that they were published with";
+  return new ModelError(`A part of the model is missing. ${cause.message}`, {
+    code: "bad-split",
+    where: part,
+    hint,
+    cause,
+  });
 }
 
 export async function closeParts(files: readonly GgufFile[]): Promise<void> {

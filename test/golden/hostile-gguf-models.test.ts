@@ -4,7 +4,16 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -211,6 +220,11 @@ describe("parts of a split model", () => {
     });
   }
 
+  test("of which one is missing are refused, with its name", async () => {
+    const path = write("n-00001-of-00002.gguf", part(0));
+    await assert.rejects(openCheckpointAt(path), { code: "bad-split", where: "n-00002-of-00002.gguf" });
+  });
+
   test("that each repeat a whole vocabulary are compared in no time", async () => {
     const tokens = {
       key: "tokenizer.ggml.tokens",
@@ -281,6 +295,22 @@ describe("what is no file of a sane size", () => {
         openCheckpointAt(path),
         (error) => error instanceof FormatError && error.where === "sparse.gguf",
       );
+    });
+  }
+
+  for (const [what, counts] of [
+    ["tensors", [2_000_000n, 0n]],
+    ["metadata entries", [0n, 3_000_000n]],
+  ] as const) {
+    test(`${counts.find((count) => count > 0)} ${what} in a file that has room for them are refused before they are read`, async () => {
+      const path = join(scratch, "many.gguf");
+      const counted = Buffer.alloc(16);
+      counts.forEach((count, i) => {
+        counted.writeBigUInt64LE(count, 8 * i);
+      });
+      writeFileSync(path, Buffer.concat([ggufBytes([]).subarray(0, 8), counted]));
+      truncateSync(path, 64 << 20);
+      await assert.rejects(openCheckpointAt(path), { code: "too-many", where: "many.gguf" });
     });
   }
 
