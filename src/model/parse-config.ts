@@ -128,11 +128,17 @@ function readCommonConfig(
 
 /** What the parts of the config must be to each other. */
 function checkCommonConfig(r: ConfigReader, c: ModelConfig, hasIndexer: boolean): void {
-  r.require(c.numHeads % c.outputGroups === 0, "num_attention_heads is not a multiple of o_groups");
-  r.require(c.ropeHeadDim % 2 === 0, "qk_rope_head_dim is odd");
-  r.require(c.ropeHeadDim <= c.headDim, "qk_rope_head_dim is larger than head_dim");
-  r.require(c.ropeHeadDim <= c.indexHeadDim || !hasIndexer, "qk_rope_head_dim is larger than index_head_dim");
-  r.require(c.numExpertsPerToken <= c.numExperts, "num_experts_per_tok is larger than n_routed_experts");
+  const notLarger = (key: string, most: string, found: number, bound: number) =>
+    r.relate([key, most], found <= bound, `${key} is larger than ${most}`);
+  r.relate(
+    ["num_attention_heads", "o_groups"],
+    c.numHeads % c.outputGroups === 0,
+    "num_attention_heads is not a multiple of o_groups",
+  );
+  r.relate(["qk_rope_head_dim"], c.ropeHeadDim % 2 === 0, "qk_rope_head_dim is odd");
+  notLarger("qk_rope_head_dim", "head_dim", c.ropeHeadDim, c.headDim);
+  if (hasIndexer) notLarger("qk_rope_head_dim", "index_head_dim", c.ropeHeadDim, c.indexHeadDim);
+  notLarger("num_experts_per_tok", "n_routed_experts", c.numExpertsPerToken, c.numExperts);
   r.require(
     c.eosTokenIds.every((id) => id < c.vocabSize),
     "eos_token_id is not in the vocabulary",
