@@ -15,18 +15,21 @@ import { addRender } from "./render.ts";
 import { addRun } from "./run.ts";
 import { addServe } from "./serve.ts";
 import { addSynthesizeModel } from "./synthesize-model.ts";
-import { exitStatus, Terminal } from "./terminal.ts";
+import { exitStatus, formatError, Terminal } from "./terminal.ts";
 import { addTokenize } from "./tokenize.ts";
 
 /** Runs a command line (without the program's name) and sets the exit status of the process. */
 export async function main(args: readonly string[]): Promise<void> {
   const terminal = new Terminal({ json: args.includes("--json"), quiet: args.includes("--quiet") });
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    // Nobody reads any more: say so once and stop at once.
-    process.stderr.write("error: The reader of the output went away (stdout). What it did not read is lost\n");
+  // What is written is lost from here on: say so once and stop at once.
+  process.stdout.on("error", ({ code, message }: NodeJS.ErrnoException) => {
+    const isGone = code === "EPIPE";
+    const what = isGone ? "The reader of the output went away" : `The output cannot be written: ${message}`;
+    const hint = isGone ? "What it did not read is lost" : "Make room, or write it elsewhere";
+    process.stderr.write(`error: ${formatError(what, "stdout", hint)}\n`);
     process.exit(exitStatus.failed);
   });
+  process.stderr.on("error", () => {}); // what cannot be told changes no result
   try {
     await buildProgram().parseAsync(withDefaultCommand(args), { from: "user" });
   } catch (error) {

@@ -380,8 +380,10 @@ export type WeightProblems = Readonly<Record<"missing" | "unexpected" | "twice" 
 
 export const noProblems = (): WeightProblems => ({ missing: [], unexpected: [], twice: [], wrong: [] });
 
+const configJson = { file: "config", hint: "Check that config.json and the weights are of the same model" };
+
 /** All that is wrong with a set of weights, in one error. */
-export function throwProblems(problems: WeightProblems, where: string): void {
+export function throwProblems(problems: WeightProblems, where: string, { file, hint } = configJson): void {
   const titles: Readonly<Record<string, string>> = {
     missing: "missing",
     unexpected: "unexpected",
@@ -392,10 +394,10 @@ export function throwProblems(problems: WeightProblems, where: string): void {
     .filter(([, list]) => list.length > 0)
     .map(([kind, list]) => `${list.length} ${titles[kind]}: ${listed([...new Set(list)])}`);
   if (parts.length === 0) return;
-  throw new ModelError(`The weights do not fit the config. ${parts.join("; ")}`, {
+  throw new ModelError(`The weights do not fit the ${file}. ${parts.join("; ")}`, {
     code: "bad-weights",
     where,
-    hint: "Check that config.json and the weights are of the same model",
+    hint,
   });
 }
 

@@ -77,7 +77,7 @@ export interface StepResult {
 export interface Response {
   readonly id: number;
   readonly value?: unknown;
-  readonly error?: { readonly message: string; readonly code: string; readonly hint: string | undefined };
+  readonly error?: { readonly message: string } & Pick<FreeholdError, "code" | "where" | "hint">;
 }
 
 let device: Device | undefined;
@@ -177,8 +177,9 @@ process.on("message", (message: Message) => {
     const response = await answer(message, stop.signal).then(
       (value): Response => ({ id, value }),
       (error): Response => {
-        const { code, hint } = error instanceof FreeholdError ? error : { code: "internal", hint: undefined };
-        return { id, error: { message: String(error?.message ?? error), code, hint } };
+        const unknown = { code: "internal", where: undefined, hint: undefined };
+        const { code, where, hint } = error instanceof FreeholdError ? error : unknown;
+        return { id, error: { message: String(error?.message ?? error), code, where, hint } };
       },
     );
     stops.delete(id);

@@ -7,7 +7,7 @@ import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 import { type GgufFile, type GgufTensor, type GgufValue, openGguf } from "../format/gguf.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { configOfGguf, ggufBlocks, officialNameOfGguf } from "../model/gguf-names.ts";
+import { configOfGguf, ggufBlocks, ggufName, ggufSpelling, officialNameOfGguf } from "../model/gguf-names.ts";
 import { drafterParameters, modelParameters, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { countElements } from "../tensor/shape.ts";
@@ -57,7 +57,7 @@ export class GgufCheckpoint implements Checkpoint {
     const bytes = await file.source.read(tensor.begin, tensor.end - tensor.begin);
     if (parameter.kind === "integers") {
       const data = new Int32Array(bytes.buffer);
-      requireExperts(data, parameter, this.config, file.source.name);
+      requireExperts(data, { ...parameter, name: tensor.name }, this.config, file.source.name);
       return { shape: parameter.shape, data };
     }
     if (tensor.type.name === "F32") return { shape: parameter.shape, data: new Float32Array(bytes.buffer) };
@@ -96,7 +96,9 @@ export async function openGgufParts(source: ByteSource, openPart: OpenPart): Pro
     const first = await openGguf(source);
     const files = [first];
     for (const name of partNames(first)) {
-      const part = await openPart(name);
+      const part = await openPart(name).catch((error) => {
+        throw error instanceof ModelError ? unopened(name, error) : error;
+      });
       sources.push(part);
       files.push(await openGguf(part));
     }
@@ -106,6 +108,16 @@ export async function openGgufParts(source: ByteSource, openPart: OpenPart): Pro
     await Promise.all(sources.map((opened) => opened.close()));
     throw error;
   }
+}
+
+function unopened(part: string, cause: ModelError): ModelError {
+  const hint = "Put all parts into one folder, under the names that they were published with";
+  return new ModelError(`A part of the model is missing. ${cause.message}`, {
+    code: "bad-split",
+    where: part,
+    hint,
+    cause,
+  });
 }
 
 export async function closeParts(files: readonly GgufFile[]): Promise<void> {
@@ -146,11 +158,11 @@ export function bindGguf(files: readonly GgufFile[]): GgufCheckpoint {
   const vocabSize = found.get("embed.weight")?.tensor.shape[0];
   const json = configOfGguf((key) => metadataValue(first!, key), vocabSize);
   const blocks = numModules === 0 ? {} : { num_hidden_layers: numLayers, num_nextn_predict_layers: numModules };
-  const config = parseConfig({ ...json, ...blocks }, where);
+  const config = parseConfig({ ...json, ...blocks }, where, ggufSpelling);
   const bindings = [...modelParameters(config), ...drafterParameters(config)].flatMap((parameter): Binding[] => {
     const stored = found.get(parameter.name);
     if (stored === undefined) {
-      problems.missing.push(parameter.name);
+      problems.missing.push(ggufName(parameter.name, numLayers));
       return [];
     }
     found.delete(parameter.name);
@@ -159,7 +171,7 @@ export function bindGguf(files: readonly GgufFile[]): GgufCheckpoint {
     return [{ parameter, ...stored }];
   });
   for (const { tensor } of found.values()) problems.unexpected.push(tensor.name);
-  throwProblems(problems, where);
+  throwProblems(problems, where, ggufSpelling);
   return new GgufCheckpoint(config, files, bindings);
 }
 
@@ -221,7 +233,7 @@ function checkParts(files: readonly GgufFile[]): void {
   };
   const seen = new Set<string>();
   const same = (key: string, file: GgufFile) =>
-    JSON.stringify(metadataValue(file, key)) === JSON.stringify(metadataValue(files[0]!, key));
+    isSame(file.metadata.get(key)?.value, files[0]!.metadata.get(key)?.value);
   files.forEach((file, i) => {
     if (metadataValue(file, "split.no") !== i)
       fail(`The part says it is number ${metadataValue(file, "split.no")}, not ${i}`, file);
@@ -236,4 +248,10 @@ function checkParts(files: readonly GgufFile[]): void {
   const total = metadataValue(files[0]!, "split.tensors.count");
   if (total !== seen.size)
     fail(`The parts hold ${seen.size} tensors, split.tensors.count is ${total ?? "missing"}`, files[0]!);
+}
+
+/** Lists are compared where they lie: a vocabulary that each of a thousand parts repeats is never copied. */
+function isSame(a: GgufValue | undefined, b: GgufValue | undefined): boolean {
+  if (typeof a !== "object" || typeof b !== "object") return Object.is(a, b);
+  return a.length === b.length && a.every((value, i) => isSame(value, b[i]));
 }

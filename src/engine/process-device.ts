@@ -20,6 +20,7 @@ import type { Sizes } from "../tensor/shape.ts";
 import type { DeviceOptions } from "./choose-device.ts";
 import type { Message, Request, Response, StepResult, StoredPart } from "./device-process.ts";
 import { FileSource } from "./file-source.ts";
+import { withoutUndefined } from "./without-undefined.ts";
 
 type Numbers = Float32Array | Float64Array | Int32Array;
 
@@ -223,8 +224,7 @@ class Channel {
     this.#waiting.delete(id);
     this.#keepAlive();
     if (error === undefined) answer?.resolve(value);
-    else
-      answer?.reject(new DeviceError(error.message, { code: error.code, ...(error.hint ? { hint: error.hint } : {}) }));
+    else answer?.reject(new DeviceError(error.message, withoutUndefined(error)));
   }
 
   #fail(how: string): void {

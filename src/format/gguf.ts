@@ -38,6 +38,9 @@ export interface GgufFile {
 /** Bytes of header that are read at first, and at most: the largest vocabularies in use take 20 MiB. */
 const firstRead = 1 << 20;
 const maxHeaderBytes = 1 << 26;
+/** The largest models in one file, with a tensor for each expert, have 50,000 tensors, and some hundred keys. */
+const maxTensors = 1 << 18;
+const maxEntries = 1 << 16;
 /** Values of all arrays together: each takes many times the byte that it may have in the file. */
 const maxValues = 1 << 22;
 
@@ -77,8 +80,8 @@ function parseHeader(cursor: Cursor): Omit<GgufFile, "source"> {
   const version = cursor.u32();
   if ((version & 0xffff) === 0 && version !== 0) throw fail("big-endian", "it is big-endian");
   if (version !== 2 && version !== 3) throw fail("bad-version", `version ${version} is not 2 or 3`);
-  const tensorCount = cursor.count(24, "tensors");
-  const entryCount = cursor.count(13, "metadata entries");
+  const tensorCount = readCount(cursor, 24, maxTensors, "tensors");
+  const entryCount = readCount(cursor, 13, maxEntries, "metadata entries");
   const metadata = new Map<string, GgufEntry>();
   const budget: ValueBudget = { left: maxValues };
   for (let i = 0; i < entryCount; i++) {
@@ -108,6 +111,12 @@ function parseHeader(cursor: Cursor): Omit<GgufFile, "source"> {
   }
   requireApart([...tensors.values()]);
   return { version, alignment, metadata, tensors };
+}
+
+function readCount(cursor: Cursor, least: number, most: number, what: string): number {
+  const count = cursor.count(least, what);
+  if (count > most) throw fail("too-many", `it has ${count} ${what}, more than ${most}`);
+  return count;
 }
 
 const typeNames = [

@@ -3,6 +3,7 @@ export class ConfigReader {
   readonly problems: string[];
   readonly #json: Readonly<Record<string, unknown>>;
   readonly #prefix: string;
+  readonly #wrongKeys = new Set<string>();
 
   constructor(json: Readonly<Record<string, unknown>>, prefix = "", problems: string[] = []) {
     this.#json = json;
@@ -27,6 +28,11 @@ export class ConfigReader {
 
   require(condition: boolean, problem: string): void {
     if (!condition) this.problems.push(problem);
+  }
+
+  /** What numbers must be to each other; of one that is wrong by itself no more is told. */
+  relate(keys: readonly string[], condition: boolean, problem: string): void {
+    this.require(condition || keys.some((key) => this.#wrongKeys.has(key)), problem);
   }
 
   /** A whole number; where it is wrong, the least legal value stands in until the error is thrown. */
@@ -65,6 +71,7 @@ export class ConfigReader {
   }
 
   #wrong(key: string, value: unknown, expected: string): void {
+    this.#wrongKeys.add(key);
     const name = `${this.#prefix}${key}`;
     const shown = JSON.stringify(value)?.slice(0, 60);
     this.problems.push(value === undefined ? `${name} is missing` : `${name} is ${shown}, not ${expected}`);

@@ -5,6 +5,7 @@
 
 import { ModelError } from "../errors.ts";
 import type { V4Config } from "./config.ts";
+import type { ConfigSpelling } from "./parse-config.ts";
 
 /** Below `blk.N.`, and the official names below `layers.N.`. */
 const layerNames: ReadonlyMap<string, string> = new Map([
@@ -141,6 +142,24 @@ const yarnKeys: Readonly<Record<string, string>> = {
   original_context_length: "original_max_position_embeddings",
   yarn_beta_fast: "beta_fast",
   yarn_beta_slow: "beta_slow",
+};
+
+/** What an error says of a config that was made of metadata. */
+export const ggufSpelling: ConfigSpelling = {
+  file: "metadata",
+  keys: new Map([
+    ...Object.entries(configKeys).map(([key, name]) => [name, `deepseek4.${key}`] as const),
+    ...Object.entries(yarnKeys).map(
+      ([key, name]) => [`rope_scaling.${name}`, `deepseek4.rope.scaling.${key}`] as const,
+    ),
+    ["rope_scaling.type", "deepseek4.rope.scaling.type"],
+    ["scoring_func", "deepseek4.expert_gating_func"],
+    ["swiglu_limit", "deepseek4.swiglu_clamp_exp"],
+    ["num_nextn_predict_layers", "deepseek4.nextn_predict_layers"],
+    ["bos_token_id", "tokenizer.ggml.bos_token_id"],
+    ["eos_token_id", "tokenizer.ggml.eos_token_id"],
+  ]),
+  hint: "Convert the model again, or download the file again",
 };
 
 /** The only router that V4 has (sqrt-softplus), by llama.cpp's number. */

@@ -8,21 +8,35 @@ import type { CompressRatio, ModelConfig, RopeConfig, V4Config, YarnConfig } fro
 import { ConfigReader } from "./config-reader.ts";
 import { readV41Parts } from "./parse-v41-config.ts";
 
-const configHint = "Compare it with the config.json that was published with the model";
+/** How the file says it that the config was made of, for messages. */
+export interface ConfigSpelling {
+  readonly file: string;
+  /** What stands there in place of the keys of config.json. */
+  readonly keys: ReadonlyMap<string, string>;
+  readonly hint: string;
+}
+
+const configJson: ConfigSpelling = {
+  file: "config",
+  keys: new Map(),
+  hint: "Compare it with the config.json that was published with the model",
+};
 
 /** Throws a ModelError: code "unsupported-architecture" for another kind of model, "bad-config" with every problem. */
-export function parseConfig(json: unknown, where = "config.json"): ModelConfig {
+export function parseConfig(json: unknown, where = "config.json", spelling = configJson): ModelConfig {
+  const { file, keys, hint } = spelling;
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelError("The config is not a JSON object", { code: "bad-config", where, hint: configHint });
+    throw new ModelError("The config is not a JSON object", { code: "bad-config", where, hint });
   }
   const reader = new ConfigReader(json as Record<string, unknown>);
   const config = architectureOf(reader, where) === "deepseek-v4.1" ? readV41Config(reader) : readV4Config(reader);
   if (reader.problems.length > 0) {
-    const problems = [...new Set(reader.problems)]; // what is read for two purposes is wrong once
-    throw new ModelError(`The config does not describe a model: ${problems.join("; ")}`, {
+    const problems = [...new Set(reader.problems)] // what is read for two purposes is wrong once
+      .map((problem) => problem.replace(/[a-z_]+(\.[a-z_]+)*/g, (key) => keys.get(key) ?? key));
+    throw new ModelError(`The ${file} does not describe a model: ${problems.join("; ")}`, {
       code: "bad-config",
       where,
-      hint: configHint,
+      hint,
     });
   }
   return config;
@@ -114,11 +128,17 @@ function readCommonConfig(
 
 /** What the parts of the config must be to each other. */
 function checkCommonConfig(r: ConfigReader, c: ModelConfig, hasIndexer: boolean): void {
-  r.require(c.numHeads % c.outputGroups === 0, "num_attention_heads is not a multiple of o_groups");
-  r.require(c.ropeHeadDim % 2 === 0, "qk_rope_head_dim is odd");
-  r.require(c.ropeHeadDim <= c.headDim, "qk_rope_head_dim is larger than head_dim");
-  r.require(c.ropeHeadDim <= c.indexHeadDim || !hasIndexer, "qk_rope_head_dim is larger than index_head_dim");
-  r.require(c.numExpertsPerToken <= c.numExperts, "num_experts_per_tok is larger than n_routed_experts");
+  const notLarger = (key: string, most: string, found: number, bound: number) =>
+    r.relate([key, most], found <= bound, `${key} is larger than ${most}`);
+  r.relate(
+    ["num_attention_heads", "o_groups"],
+    c.numHeads % c.outputGroups === 0,
+    "num_attention_heads is not a multiple of o_groups",
+  );
+  r.relate(["qk_rope_head_dim"], c.ropeHeadDim % 2 === 0, "qk_rope_head_dim is odd");
+  notLarger("qk_rope_head_dim", "head_dim", c.ropeHeadDim, c.headDim);
+  if (hasIndexer) notLarger("qk_rope_head_dim", "index_head_dim", c.ropeHeadDim, c.indexHeadDim);
+  notLarger("num_experts_per_tok", "n_routed_experts", c.numExpertsPerToken, c.numExperts);
   r.require(
     c.eosTokenIds.every((id) => id < c.vocabSize),
     "eos_token_id is not in the vocabulary",
@@ -168,7 +188,7 @@ function readCompressRatios(r: ConfigReader, numLayers: number): CompressRatio[]
       : [];
   r.require(
     ratios.length >= numLayers,
-    `compress_ratios (or layer_types) has ${ratios.length} entries for ${numLayers} layers`,
+    `${listed === undefined && types !== undefined ? "layer_types" : "compress_ratios"} has ${ratios.length} entries for ${numLayers} layers`,
   );
   const ofLayers = ratios.slice(0, numLayers);
   const wrong = ofLayers.find((ratio) => ratio !== 0 && ratio !== 4 && ratio !== 128);
@@ -207,7 +227,7 @@ function readYarn(r: ConfigReader | undefined): YarnConfig | undefined {
   const type = r?.raw("type") ?? r?.raw("rope_type");
   r?.require(type !== undefined || r.raw("factor") === undefined, "rope_scaling has a factor and no type");
   if (r === undefined || type === undefined || type === "default") return undefined;
-  r.require(type === "yarn", `rope_scaling of the type ${JSON.stringify(type)} is not yarn`);
+  r.require(type === "yarn", `rope_scaling.type is ${JSON.stringify(type)}, not yarn`);
   return {
     factor: r.number("factor", { positive: true }),
     betaFast: r.number("beta_fast", { otherwise: 32, positive: true }),

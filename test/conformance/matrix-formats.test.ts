@@ -239,6 +239,23 @@ for (const body of kernelBodiesHere) {
             }
           });
         }
+        test(`${format}: a token that holds no number has no number in any row, and no other token has any of it`, async () => {
+          state = 9;
+          const [rows, columns] = [33, 512];
+          const matrix = example(format, rows, columns);
+          for (const tokens of [1, 2, 8, 19]) {
+            for (const strange of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+              const x = Float32Array.from({ length: tokens * columns }, normal);
+              const marked = tokens >> 1;
+              x[marked * columns + 300] = strange;
+              const y = await multiply(device, matrix, x, tokens);
+              for (let i = 0; i < tokens * rows; i++) {
+                const isMarked = Math.floor(i / rows) === marked;
+                assert.equal(Number.isFinite(y[i]), !isMarked, `${strange}, ${tokens} tokens, element ${i}: ${y[i]}`);
+              }
+            }
+          }
+        });
         if (format === "FP8" || format === "FP4" || format === "MXFP4")
           test(`${format}: extreme scales, and NaN, are the same for one token and for several`, async () => {
             state = 7;

@@ -1,7 +1,7 @@
 /** The program as a user meets it: output, errors, exit statuses, interrupts. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { type StdioOptions, spawn, spawnSync } from "node:child_process";
+import { closeSync, cpSync, mkdirSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -353,6 +353,18 @@ describe("what goes wrong", () => {
     });
     assert.match(stderr, /^error: The reader of the output went away[^\n]*\n$/);
     assert.equal(status, 1);
+  });
+
+  const noFull = process.platform !== "linux" && "no other system has a file that is always full";
+  test("output that cannot be written is one line of error, messages that cannot are nothing", { skip: noFull }, () => {
+    const full = openSync("/dev/full", "w");
+    const run = (stdio: StdioOptions) =>
+      spawnSync(process.execPath, [join(root, "bin/freehold.js"), "run", "Who are you?"], { stdio, encoding: "utf8" });
+    const lost = run(["ignore", full, "pipe"]);
+    assert.match(lost.stderr, /^error: The output cannot be written: ENOSPC[^\n]*\n$/);
+    assert.equal(lost.status, 1);
+    assert.equal(run(["ignore", "pipe", full]).status, 0);
+    closeSync(full);
   });
 });
 

@@ -23,6 +23,14 @@ test("the event loop of the caller turns while one step is computed", async () =
   assert.ok(turns > 20, `${turns} turns`);
 });
 
+test("threads put no listeners on the caller's output: with eleven of them Node warns of its next pipe", async () => {
+  const listeners = () => [process.stdout, process.stderr].map((stream) => stream.listenerCount("unpipe"));
+  const before = listeners();
+  using model = await loadModel(undefined, { threads: 3 });
+  await model.complete(prompt.slice(0, 3), { maxTokens: 1 });
+  assert.deepEqual(listeners(), before);
+});
+
 describe("a device in a child process", () => {
   test("gives bitwise the logits and the answer of worker threads", async () => {
     using here = await loadModel();

@@ -4,7 +4,16 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -61,8 +70,12 @@ function write(name: string, { entries, tensors }: GgufModel): string {
   return path;
 }
 
-/** Opens the file; what is thrown must be ours and name the file. Says which of the two it was. */
-async function openOrRefuse(path: string): Promise<"opened" | "refused"> {
+/** Keys that a config.json has and a GGUF file has not: no error of ours speaks of them here. */
+const foreignKeys =
+  /(?<![.\w])(num_hidden_layers|hidden_size|num_attention_heads|num_key_value_heads|head_dim|qk_rope_head_dim|q_lora_rank|o_groups|o_lora_rank|n_routed_experts|num_experts_per_tok|n_shared_experts|moe_intermediate_size|num_hash_layers|norm_topk_prob|routed_scaling_factor|compress_rope_theta|rope_theta|rms_norm_eps|index_n_heads|index_topk|hc_mult|hc_eps|scoring_func|swiglu_limit|max_position_embeddings|layer_types|layers\.\d)/;
+
+/** Opens the file; what is thrown must be ours, name the file and speak its language. Says which of the two it was. */
+async function openOrRefuse(path: string, key?: string): Promise<"opened" | "refused"> {
   try {
     const checkpoint = await openCheckpointAt(path);
     await checkpoint.close();
@@ -71,6 +84,9 @@ async function openOrRefuse(path: string): Promise<"opened" | "refused"> {
     assert.ok(error instanceof FreeholdError, `${error}`);
     assert.ok(error.where !== undefined && path.endsWith(error.where), `${error.where} is not the file`);
     assert.ok(error.hint !== undefined);
+    assert.doesNotMatch(error.message, foreignKeys);
+    assert.doesNotMatch(error.hint, /config\.json/);
+    if (error.code === "bad-config" && key !== undefined) assert.ok(error.message.includes(key), error.message);
     return "refused";
   }
 }
@@ -96,10 +112,14 @@ describe("metadata of a GGUF model", () => {
   for (const key of keys) {
     test(`${key} of any type and value, or absent: opened, or refused with the file's name`, async () => {
       const path = write("strange.gguf", withEntry(key));
-      await openOrRefuse(path);
+      // Keys and values have one length: what is wrong of either is told of the keys' one.
+      const told = key
+        .replace("value_length", "key_length")
+        .replace(/^deepseek4\.swiglu_clamp_.*/, "deepseek4.swiglu_clamp");
+      await openOrRefuse(path, told);
       for (const [type, value] of strangeValues) {
         write("strange.gguf", withEntry(key, type, value));
-        await openOrRefuse(path);
+        await openOrRefuse(path, told);
       }
     });
   }
@@ -200,6 +220,43 @@ describe("parts of a split model", () => {
     });
   }
 
+  test("of which one is missing are refused, with its name", async () => {
+    const path = write("n-00001-of-00002.gguf", part(0));
+    await assert.rejects(openCheckpointAt(path), { code: "bad-split", where: "n-00002-of-00002.gguf" });
+  });
+
+  test("that each repeat a whole vocabulary are compared in no time", async () => {
+    const tokens = {
+      key: "tokenizer.ggml.tokens",
+      type: "ARRAY:STRING",
+      value: Array.from({ length: 20_000 }, (_, i) => `t${i}`),
+    };
+    const count = 40;
+    const paths = Array.from({ length: count }, (_, i) => {
+      const numbers = [
+        { key: "split.no", type: "UINT16", value: i },
+        { key: "split.count", type: "UINT16", value: count },
+        { key: "split.tensors.count", type: "INT32", value: 1 },
+      ];
+      const name = `many-${String(i + 1).padStart(5, "0")}-of-00040.gguf`;
+      return write(name, { entries: [...numbers, tokens], tensors: i === 0 ? original.tensors.slice(0, 1) : [] });
+    });
+    const readHeaders = async () => {
+      const started = performance.now();
+      for (const path of paths) {
+        const source = await FileSource.open(path);
+        await openGguf(source).finally(() => source.close());
+      }
+      return performance.now() - started;
+    };
+    await readHeaders();
+    const alone = await readHeaders();
+    const started = performance.now();
+    await assert.rejects(openCheckpointAt(paths[0]!), { code: "unsupported-architecture" });
+    const together = performance.now() - started;
+    assert.ok(together < 3 * alone, `${together} ms, the headers alone take ${alone}`);
+  });
+
   test("with another name than its metadata say are refused, with the name that is needed", async () => {
     const path = write("renamed.gguf", part(0));
     await assert.rejects(
@@ -238,6 +295,22 @@ describe("what is no file of a sane size", () => {
         openCheckpointAt(path),
         (error) => error instanceof FormatError && error.where === "sparse.gguf",
       );
+    });
+  }
+
+  for (const [what, counts] of [
+    ["tensors", [2_000_000n, 0n]],
+    ["metadata entries", [0n, 3_000_000n]],
+  ] as const) {
+    test(`${counts.find((count) => count > 0)} ${what} in a file that has room for them are refused before they are read`, async () => {
+      const path = join(scratch, "many.gguf");
+      const counted = Buffer.alloc(16);
+      counts.forEach((count, i) => {
+        counted.writeBigUInt64LE(count, 8 * i);
+      });
+      writeFileSync(path, Buffer.concat([ggufBytes([]).subarray(0, 8), counted]));
+      truncateSync(path, 64 << 20);
+      await assert.rejects(openCheckpointAt(path), { code: "too-many", where: "many.gguf" });
     });
   }
 

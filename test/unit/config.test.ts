@@ -138,6 +138,18 @@ describe("config.json", () => {
     );
   });
 
+  test("of which a number is wrong by itself is not blamed for what it is to others", () => {
+    for (const key of ["num_attention_heads", "o_groups", "qk_rope_head_dim", "head_dim", "n_routed_experts"]) {
+      for (const value of [undefined, "4", -1, 0.5]) {
+        assert.throws(
+          () => parseConfig({ ...flash, [key]: value }),
+          (error) => error instanceof ModelError && !error.message.includes(";") && error.message.includes(key),
+          key,
+        );
+      }
+    }
+  });
+
   test("with any value in place of any key is read or refused with a ModelError", () => {
     const value = fc.oneof(fc.jsonValue(), fc.constantFrom(1e308, -1, 0, 0.5, 2 ** 53, "x", [], {}));
     fc.assert(

@@ -2,9 +2,9 @@
 import { DeviceError, FreeholdError } from "../../errors.ts";
 import type { EngineFailure } from "./engine-port.ts";
 
-/** The process that computes is gone. */
+/** The process that computes is gone, or the weights are. */
 export function isFatal(error: unknown): boolean {
-  return error instanceof DeviceError && error.code === "device-process";
+  return error instanceof DeviceError && (error.code === "device-process" || error.code === "file-changed");
 }
 
 export function failureOf(error: unknown): EngineFailure {

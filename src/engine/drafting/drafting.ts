@@ -80,7 +80,7 @@ export class Drafting {
 }
 
 /** Codes of errors after which no step can be computed either. */
-const lostDevice: readonly string[] = ["device-process", "disposed"];
+const lostDevice: readonly string[] = ["device-process", "disposed", "file-changed"];
 
 /** An answer that could use a draft. */
 export interface WantedDraft {

@@ -1,4 +1,5 @@
 /** The host of the native addon in Node: memory of the process, files mapped into it, worker threads. */
+import { closeSync, fstatSync, openSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { ActiveWorkers } from "../../device/cpu/active-workers.ts";
@@ -64,6 +65,26 @@ export function kernelBodies(addon: Addon = loadAddon()): BodyInfo[] {
   return bodies[process.arch]!.map((body, i) => ({ ...body, available: addon.available(i) === 1 }));
 }
 
+interface MappedFile {
+  readonly address: number;
+  readonly bytes: number;
+  /** Another one of the same file, which whoever loads the model does not close. */
+  readonly descriptor: number | undefined;
+}
+
+/** Undefined where the path leads to another file by now, or to none. */
+function reopen({ path, descriptor: open }: FileSource): number | undefined {
+  try {
+    const descriptor = openSync(path, "r");
+    const [own, other] = [fstatSync(open), fstatSync(descriptor)];
+    if (own.ino === other.ino && own.dev === other.dev) return descriptor;
+    closeSync(descriptor);
+  } catch {
+    // it was removed, and cannot be cut off by its name any more
+  }
+  return undefined;
+}
+
 export interface NativeHostOptions {
   readonly workers: number;
   /** The name of an instruction set. Default: the best that this machine has. */
@@ -79,7 +100,8 @@ export class NativeHost implements KernelHost {
   readonly #addon: Addon;
   readonly #block: ControlBlock;
   readonly #threads: KernelWorkers;
-  readonly #mapped = new Map<FileSource, { address: number; bytes: number }>();
+  readonly #mapped = new Map<FileSource, MappedFile>();
+  #changed: DeviceError | undefined;
   readonly #copies: Uint8Array[] = [];
   readonly #keepAlive: Region[];
 
@@ -137,7 +159,8 @@ export class NativeHost implements KernelHost {
     return this.#copies.reduce((total, { byteLength }) => total + byteLength, 0);
   }
 
-  run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
+  async run(work: Work, signal?: AbortSignal): Promise<StepOutcome> {
+    this.#requireWholeFiles();
     return this.#threads.during(this.#block.run(work, signal));
   }
 
@@ -148,7 +171,10 @@ export class NativeHost implements KernelHost {
   [Symbol.dispose](): void {
     this.#block.quit();
     this.#threads.whenEnded(() => {
-      for (const { address, bytes } of this.#mapped.values()) this.#addon.unmap(address, bytes);
+      for (const { address, bytes, descriptor } of this.#mapped.values()) {
+        this.#addon.unmap(address, bytes);
+        if (descriptor !== undefined) closeSync(descriptor);
+      }
       this.#mapped.clear();
       this.#keepAlive.length = 0;
     });
@@ -159,8 +185,26 @@ export class NativeHost implements KernelHost {
     const known = this.#mapped.get(source);
     if (known !== undefined) return known.address;
     const address = this.#addon.map(source.descriptor, source.size);
-    if (address !== 0) this.#mapped.set(source, { address, bytes: source.size });
+    if (address !== 0) this.#mapped.set(source, { address, bytes: source.size, descriptor: reopen(source) });
     return address;
+  }
+
+  /** To read what was cut off a mapped file would end the process: a step that begins afterwards fails instead. */
+  #requireWholeFiles(): void {
+    for (const [{ name }, { bytes, descriptor }] of this.#mapped) {
+      if (this.#changed !== undefined) break; // what grew again holds other weights
+      const size = descriptor === undefined ? bytes : fstatSync(descriptor).size;
+      if (size >= bytes) continue;
+      this.#changed = new DeviceError(
+        `A file of weights was cut off while in use: ${size} of ${bytes} bytes are left`,
+        {
+          code: "file-changed",
+          where: name,
+          hint: "Load the model again; to replace a file, write the new one beside it and rename it",
+        },
+      );
+    }
+    if (this.#changed !== undefined) throw this.#changed;
   }
 
   #shared(bytes: number): Region {

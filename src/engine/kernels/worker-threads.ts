@@ -18,8 +18,10 @@ export function startWorkers(count: number, start: WorkerStart, onFailure: () =>
   failed.promise.catch(() => {}); // it is heard in `during`
   const ended: Promise<void>[] = [];
   const workers = Array.from({ length: count }, (_, index) => {
-    // Options of the program's command line, such as --input-type, are not for it.
-    const worker = new Worker(file, { workerData: { ...start, index }, name: `freehold-${index}`, execArgv: [] });
+    // Options of the program's command line, such as --input-type, are not for it; it prints nothing, and what would pipe its
+    // output to that of the program stays away.
+    const apart = { execArgv: [], stdout: true, stderr: true };
+    const worker = new Worker(file, { workerData: { ...start, index }, name: `freehold-${index}`, ...apart });
     worker.unref();
     worker.on("error", (error) => {
       onFailure();

@@ -29,6 +29,11 @@ export const rmsNorm = defineOp<{ readonly eps: number }>({
     { name: "usual", inputs: [randomTensor([3, 64], 1), randomTensor([64], 2)], attributes: { eps: 1e-6 } },
     { name: "per head, no weight", inputs: [randomTensor([2, 3, 5], 3)], attributes: { eps: 1e-2 } },
     { name: "no token", inputs: [randomTensor([0, 8], 4), randomTensor([8], 5)], attributes: { eps: 1e-6 } },
+    {
+      name: "squares beyond float32",
+      inputs: [randomTensor([3, 70], 7, 1e30), randomTensor([70], 8)],
+      attributes: { eps: 1e-6 },
+    },
     { name: "tiny values", inputs: [randomTensor([2, 8], 6, 1e-20)], attributes: { eps: 1e-20 } },
   ],
 });

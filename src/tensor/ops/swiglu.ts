@@ -20,8 +20,25 @@ export const swiglu = defineOp<{ readonly limit: number }>({
   cases: () => [
     { name: "bounded", inputs: [randomTensor([3, 8], 1, 4), randomTensor([3, 8], 2, 4)], attributes: { limit: 2 } },
     { name: "not bounded", inputs: [randomTensor([3, 8], 3, 30), randomTensor([3, 8], 4)], attributes: { limit: 0 } },
+    ...[0, 2].map((limit) => ({
+      name: `no numbers, limit ${limit}`,
+      inputs: [strangeGates, strangeUps],
+      attributes: { limit },
+    })),
   ],
 });
+
+/** Where something is NaN the result is, bounded or not. */
+const strangeGates = {
+  dtype: "f32" as const,
+  shape: [1, 5],
+  values: [Number.NaN, 1, Number.NaN, Number.POSITIVE_INFINITY, 3],
+};
+const strangeUps = {
+  dtype: "f32" as const,
+  shape: [1, 5],
+  values: [1, Number.NaN, Number.NaN, 1, Number.NEGATIVE_INFINITY],
+};
 
 export function gatedActivation(gate: number, up: number, limit: number): number {
   const g = limit > 0 && gate > limit ? limit : gate;

@@ -147,11 +147,11 @@ static void op_gather_matrix(const Command* c, Worker* w) {
   }
 }
 
-/* silu(min(gate, limit)) * clamp(up, -limit, limit); limit 0: no bound */
+/* silu(min(gate, limit)) * clamp(up, -limit, limit); limit 0: no bound. NaN stays NaN: the bound is the first operand. */
 static inline vf gated(vf gate, vf up, float limit) {
   if (limit > 0) {
-    gate = min_vf(gate, vf_of(limit));
-    up = max_vf(min_vf(up, vf_of(limit)), vf_of(-limit));
+    gate = min_vf(vf_of(limit), gate);
+    up = max_vf(vf_of(-limit), min_vf(vf_of(limit), up));
   }
   return gate / (vf_of(1) + exp_vf(-gate)) * up;
 }

@@ -9,12 +9,13 @@ void op_routing_weights(const Command* c, Worker* w) {
   float* weights = at(c, 5);
   const i64 experts = whole(c, 7), k = whole(c, 8);
   for (i64 t; (t = next_unit(w, whole(c, 6))) >= 0;) {
-    double sum = 1e-20;
+    double sum = 1e-20, none = 0; /* NaN where a score is: it is never chosen, and must not be passed over in silence */
+    for (i64 e = t * experts; e < (t + 1) * experts; e++) none += 0 * scores[e];
     for (i64 i = t * k; i < (t + 1) * k; i++)
       if (chosen[i] >= 0) sum += scores[t * experts + chosen[i]];
     for (i64 i = t * k; i < (t + 1) * k; i++) {
       const double score = chosen[i] < 0 ? 0 : scores[t * experts + chosen[i]];
-      weights[i] = (float)(score / (whole(c, 9) ? sum : 1) * c->slot[10]);
+      weights[i] = (float)(score / (whole(c, 9) ? sum : 1) * c->slot[10] + none);
     }
   }
 }

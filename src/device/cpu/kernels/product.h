@@ -100,8 +100,8 @@ static void quantize_row(const float* x, i64 columns, const Activations* into, i
     vi greatest = vi_of(0); /* as bits, which are in the order of the magnitudes; NaN is above all */
     for (int c = 0; c < BLOCK; c += LANES) greatest = __builtin_elementwise_max(greatest, load_vi(x + BLOCK * b + c) & 0x7fffffff);
     const float most = bits_to_f32((u32)__builtin_reduce_max(greatest));
-    /* below 2^-120 the inverse would overflow: such a block counts as zero */
-    const float scale = most > 0x1p-120f ? most / 127.0f : 0.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    /* below 2^-120 the inverse would overflow: such a block counts as zero. NaN is the scale of a block that holds one, and all products' */
+    const float scale = most <= 0x1p-120f ? 0.0f : most / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
     UNROLL for (int half = 0; half < 2; half++) {
       vi sum = vi_of(0);
       UNROLL for (int c = 16 * half; c < 16 * half + 16; c += LANES) {

@@ -85,7 +85,7 @@ void op_engram_update(const Command* c, Worker* w) {
     const double stream_rms = __builtin_sqrt(sum_vf(of_stream) / (double)width + eps);
     const double key_rms = __builtin_sqrt(sum_vf(of_key) / (double)width + eps);
     const double dot = sum_vf(products) / (__builtin_sqrt((double)width) * stream_rms * key_rms);
-    const double magnitude = dot < 0 ? -dot : dot, strength = __builtin_sqrt(magnitude > 1e-6 ? magnitude : 1e-6);
+    const double magnitude = dot < 0 ? -dot : dot, strength = __builtin_sqrt(magnitude < 1e-6 ? 1e-6 : magnitude);
     const float gate = ids[t] == whole(c, 13) ? 0 : (float)sigmoid(dot < 0 ? -strength : strength);
     for (i64 i = 0; i < width; i += LANES)
       store_n(y + i, fma_vf(vf_of(gate), load_n(value + i, width - i), load_n(x + i, width - i)), width - i);

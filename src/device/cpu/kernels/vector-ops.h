@@ -7,7 +7,7 @@ enum { PIECE = 4096 }; /* elements of a unit */
 #define FOR_PIECES(total)                                                                              \
   for (i64 unit, end; (unit = next_unit(w, ((total) + PIECE - 1) / PIECE)) >= 0 && (end = min_i64(total, (unit + 1) * PIECE), 1);)
 
-/* 3 x, 4 weight or 0, 5 y, 6 rows, 7 width, 8 eps. Squares are summed in four vectors in turn. */
+/* 3 x, 4 weight or 0, 5 y, 6 rows, 7 width, 8 eps. Squares are summed in four vectors in turn, in float64 where float32 ends. */
 static void op_rms_norm(const Command* c, Worker* w) {
   const float* weight = at(c, 4);
   const i64 width = whole(c, 7);
@@ -22,6 +22,7 @@ static void op_rms_norm(const Command* c, Worker* w) {
         squares[k] = fma_vf(value, value, squares[k]);
       }
     double sum = sum_vf((squares[0] + squares[1]) + (squares[2] + squares[3]));
+    if (sum > 0x1p127) i = 0, sum = 0;
     for (; i < width; i++) sum += (double)x[i] * (double)x[i];
     const float scale = (float)(1.0 / __builtin_sqrt(sum / (double)width + c->slot[8]));
     /* two loops: of one with a choice inside the compiler makes masked loads from address 0, which cost hundreds of cycles each */
