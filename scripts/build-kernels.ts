@@ -1,12 +1,13 @@
 /**
  * Builds src/device/cpu/prebuilt/ from src/device/cpu/kernels/ with Debian's clang and lld: a native addon for each platform, with
- * a body for each instruction set inside, and two WebAssembly modules. The same compiler gives the same bytes.
+ * the products of each instruction set inside, and two WebAssembly modules. The same compiler gives the same bytes.
  * Run: npm run build:kernels [-- NAME ...]     NAME: linux-x64, darwin-arm64, wasm-relaxed ...; default: all
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 
 const version = 19;
 const sources = join(import.meta.dirname, "../src/device/cpu/kernels");
@@ -41,19 +42,30 @@ const avx512 = [
   "-mprefer-vector-width=512",
 ];
 
-/** Bodies that are some products alone (int8-body.c): everything else is that of the body before them. */
-const int8Bodies: readonly string[] = ["avxvnni", "amx", "dotprod"];
+/** What is compiled once for an instruction set, in the flags of that set. */
+type Part = readonly [source: "products" | "int8-products", instructions: string];
 
-/** The flags of each instruction set. */
-const bodies: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
-  x64: {
-    sse2: ["-msse2", "-Os", "-falign-loops=1"], // its products are as fast, and of all else this is the body to be small
-    avx2: ["-mavx2", "-mfma", "-mf16c"],
-    avxvnni: ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
-    avx512,
-    amx: [...avx512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
-  },
-  arm64: { neon: [], dotprod: ["-march=armv8.2-a+dotprod"] },
+const parts: Readonly<Record<string, readonly Part[]>> = {
+  x64: [
+    ...(["sse2", "avx2", "avx512"] as const).map((set) => ["products", set] as const),
+    ...(["avxvnni", "amx"] as const).map((set) => ["int8-products", set] as const),
+  ],
+  arm64: [
+    ["products", "neon"],
+    ["int8-products", "dotprod"],
+  ],
+};
+
+const flagsOf: Readonly<Record<string, readonly string[]>> = {
+  sse2: ["-msse2", "-Os", "-falign-loops=1"], // its products are as fast, and of all else this is the set to be small
+  avx2: ["-mavx2", "-mfma", "-mf16c"],
+  avxvnni: ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
+  avx512,
+  amx: [...avx512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+  neon: [],
+  dotprod: ["-march=armv8.2-a+dotprod"],
+  simd128: [],
+  relaxed: ["-mrelaxed-simd"],
 };
 
 const triples: Readonly<Record<string, string>> = {
@@ -73,21 +85,26 @@ const windowsFlags = [
   "-fasynchronous-unwind-tables",
 ];
 
+/** The objects of the parts, and of what is compiled once. */
+function compile(folder: string, flags: readonly string[], parts: readonly Part[], once: readonly string[]): string[] {
+  const object = (source: string, name: string, more: readonly string[]) => {
+    const out = join(folder, `${name}.o`);
+    run("clang", [...flags, ...more, "-c", `${source}.c`, "-o", out]);
+    return out;
+  };
+  return [
+    ...parts.map(([source, set]) => object(source, set, [...flagsOf[set]!, `-DBODY=${set}`])),
+    ...once.map((source) => object(source, source, ["-Oz"])), // for size: next to no time goes there
+  ];
+}
+
 function buildAddon(platform: string, folder: string): void {
   const [system, processor] = platform.split("-") as [string, string];
   const flags = [`--target=${triples[platform]}`, ...common, ...(system === "linux" ? ["-fPIC"] : [])];
   if (system === "win32") flags.push(...windowsFlags);
-  const objects = Object.entries(bodies[processor]!).map(([body, ofBody]) => {
-    const object = join(folder, `${body}.o`);
-    const source = int8Bodies.includes(body) ? "int8-body.c" : "body.c";
-    run("clang", [...flags, ...ofBody, `-DBODY=${body}`, "-c", source, "-o", object]);
-    return object;
-  });
-  for (const source of ["shared-ops", "addon"]) {
-    const object = join(folder, `${source}.o`);
-    run("clang", [...flags, "-Os", "-c", `${source}.c`, "-o", object]);
-    objects.push(object);
-  }
+  // Compiled for macOS, NEON has the dot product, which all processors of Apple have.
+  const needed = parts[processor]!.filter(([, set]) => system !== "darwin" || set !== "dotprod");
+  const objects = compile(folder, flags, needed, ["ops", "addon"]);
   const out = join(prebuilt, `freehold-${platform}.node`);
   if (system === "linux") {
     run("ld.lld", [
@@ -114,7 +131,20 @@ function buildAddon(platform: string, folder: string): void {
       "-install_name",
       `@rpath/freehold-${platform}.node`,
     ];
-    run("ld64.lld", ["-arch", architecture, ...version, ...kind, "-dead_strip", "-x", ...objects, library, "-o", out]);
+    run("ld64.lld", [
+      "-arch",
+      architecture,
+      ...version,
+      ...kind,
+      "-dead_strip",
+      "-x",
+      "-no_function_starts",
+      "-no_data_in_code_info",
+      ...objects,
+      library,
+      "-o",
+      out,
+    ]);
   } else {
     const machine = processor === "arm64" ? "arm64" : "i386:x86-64";
     const libraries = Object.entries(windowsImports).map(([dll, names]) => {
@@ -166,19 +196,9 @@ const windowsImports: Readonly<Record<string, readonly string[]>> = {
 };
 
 function buildWasm(name: string, folder: string): void {
-  const relaxed = name === "wasm-relaxed";
-  const features = ["-msimd128", "-matomics", "-mbulk-memory", ...(relaxed ? ["-mrelaxed-simd"] : [])];
-  const object = join(folder, "wasm.o");
-  run("clang", [
-    "--target=wasm32",
-    ...common,
-    ...features,
-    `-DBODY=${relaxed ? "relaxed" : "simd128"}`,
-    "-c",
-    "wasm.c",
-    "-o",
-    object,
-  ]);
+  const set = name.slice("wasm-".length);
+  const features = ["--target=wasm32", "-msimd128", "-matomics", "-mbulk-memory", ...flagsOf[set]!];
+  const objects = compile(folder, [...common, ...features, `-DBODY=${set}`], [["products", set]], ["ops", "wasm"]);
   const memory = ["--import-memory", "--shared-memory", "--max-memory=4294967296", "-z", "stack-size=65536"];
   run("wasm-ld", [
     "--no-entry",
@@ -186,7 +206,7 @@ function buildWasm(name: string, folder: string): void {
     "--gc-sections",
     ...memory,
     "--export=__heap_base",
-    object,
+    ...objects,
     "-o",
     join(prebuilt, `freehold-${name}.wasm`),
   ]);
@@ -205,5 +225,16 @@ for (const name of all) {
     rmSync(folder, { recursive: true });
   }
 }
-for (const file of readdirSync(prebuilt))
-  console.log(`${(statSync(join(prebuilt, file)).size / 1024).toFixed(0).padStart(5)} KB  ${file}`);
+
+/** What the package holds, and what of it is in the tarball. */
+let [raw, packed] = [0, 0];
+const show = (name: string, bytes: number, zipped: number) =>
+  console.log(`${(bytes / 1000).toFixed(0).padStart(6)} KB ${(zipped / 1000).toFixed(0).padStart(5)} KB gzip  ${name}`);
+for (const file of readdirSync(prebuilt)) {
+  const bytes = readFileSync(join(prebuilt, file));
+  const zipped = gzipSync(bytes).length;
+  show(file, bytes.length, zipped);
+  raw += bytes.length;
+  packed += zipped;
+}
+show("in all", raw, packed);

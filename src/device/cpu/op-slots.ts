@@ -12,7 +12,7 @@ import { countElements } from "../../tensor/shape.ts";
 import { type MatrixFormat, matrixFormats } from "./matrix-formats.ts";
 import { isVisionOp, visionOpNames, visionSlotsOf } from "./vision-slots.ts";
 
-/** The order is that of the table in kernels/body.c. */
+/** The order is that of the table in kernels/ops.c. */
 export const opNames = [
   "quantize",
   "linear",

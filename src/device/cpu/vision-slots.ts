@@ -2,7 +2,7 @@
 import type { AxialRopeAttributes } from "../../tensor/ops/axial-rope.ts";
 import { countElements } from "../../tensor/shape.ts";
 
-/** The order is that of the end of the table in kernels/body.c. */
+/** The order is that of the end of the table in kernels/ops.c. */
 export const visionOpNames = [
   "axialRope",
   "fullAttention",

@@ -51,12 +51,37 @@ static inline i64 block_of(const Activations* x, i64 row, i64 column) {
 /* And where its two sums begin; the second follows `together` further on. */
 static inline i64 sums_of(const Activations* x, i64 block) { return x->together == 1 ? 2 * block : 2 * block - block % TOGETHER; }
 
+typedef struct Softmax Softmax;         /* softmax.h */
+typedef struct TileScratch TileScratch; /* product.h */
+
+/* What ops call where their time goes, of one instruction set. */
+typedef struct {
+  /* acc[t][r] = row r . activation t, for 16 rows */
+  void (*product_of_rows)(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel, const Body* body);
+  /* The same for 16 rows of a paged cache. */
+  void (*product_of_cache_rows)(const u8* const rows[TILE], i64 columns, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* panel);
+  /* n queries . some keys, by whose softmax values are added up */
+  void (*add_keys)(const Softmax* s, i64 n, const float* const* rows, i64 before, i64 count, i64 width, const Activations* queries,
+                   TileScratch* scratch);
+  /* Columns first .. first + count of 16 rows in float32, to panel->floats. */
+  void (*unpack_floats)(const Matrix* m, Rows rows, i64 first, i64 count, Panel* panel);
+  /* y[r] = row r . x, for four rows of a matrix that fits_four_rows */
+  void (*product_of_four_rows)(const Matrix* m, i64 row, const float* x, float* y);
+  Magnitudes (*magnitudes_of)(const float* x, i64 count);
+  /* Columns of row `row` to int8 blocks. */
+  void (*quantize_row)(const float* x, i64 columns, const Activations* into, i64 row, i64 column);
+  /* y = silu(min(gate, limit)) * clamp(up, -limit, limit), of `count` numbers; limit 0: no bound */
+  void (*gate)(const float* gate, const float* up, i64 count, float limit, float* y);
+  /* next = sums of a token's residual streams, as in residual-streams.h */
+  void (*mix_streams)(const float* streams, i64 n, i64 width, const float* added, const float* post, const float* mix, i64 count, float* next);
+} Products;
+
 /*
- * What computes for one instruction set: its ops, and products that some sets have better instructions for. The latter stand apart because those sets have
- * none for all else: such a body has the ops of another one (see bodies.h).
+ * What computes for one instruction set. The products that some sets have better instructions for stand apart because those sets have
+ * none for all else: such a body has the others of another one (see bodies.h).
  */
 struct Body {
-  const Op* ops;
+  const Products* products;
   /* acc[t] += columns first .. first + count of the panel times activation t, for tokens t0 .. tokens */
   void (*multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]);
   /* acc[0] = all columns times one activation; 0 where a panel is needed */

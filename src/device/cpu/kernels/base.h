@@ -2,9 +2,9 @@
  * What every kernel file builds on: integer types, the vector type of this body, and the few functions that a C library would
  * give. Kernels are freestanding: no libc, no allocation, no global but constant tables.
  *
- * Every file here is compiled once for each instruction set (see body.c): LANES is the number of float32 in a vector register,
- * and vectors are clang's vector extension, so one text serves them all. Only where an instruction set has something that the
- * extension cannot say (the int8 dot products, a byte shuffle) is there a choice by macro, in dot.h.
+ * What takes time is compiled once for each instruction set (products.c), all else once for a kind of processor (ops.c):
+ * LANES is the number of float32 in a vector register, and vectors are clang's vector extension, so one text serves them all. Only
+ * where an instruction set has something that the extension cannot say (the int8 dot products, a byte shuffle) is there a choice by macro, in dot.h.
  */
 #pragma once
 
@@ -134,6 +134,20 @@ static __attribute__((noinline, cold)) vf load_part(const float* at, i64 n) {
   for (i64 i = 0; i < n; i++) lane[i] = at[i];
   return load_vf(lane);
 }
-static inline vf load_n(const float* at, i64 n) {
+static inline __attribute__((always_inline)) vf load_n(const float* at, i64 n) {
   return n >= LANES ? load_vf(at) : load_part(at, n);
+}
+static __attribute__((noinline, cold)) void store_part(float* at, vf x, i64 n) {
+  float lane[LANES];
+  store_vf(lane, x);
+  for (i64 i = 0; i < n; i++) at[i] = lane[i];
+}
+
+static inline __attribute__((always_inline)) void store_n(float* at, vf x, i64 n) {
+  if (n >= LANES) store_vf(at, x);
+  else store_part(at, x, n);
+}
+
+static inline void fill(float* to, i64 count, float value) {
+  for (i64 i = 0; i < count; i += LANES) store_n(to + i, vf_of(value), count - i);
 }

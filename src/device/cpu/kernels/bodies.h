@@ -3,25 +3,25 @@
 #include "activations.h"
 #include "system.h"
 
-/* A body with the ops of another one has better products and nothing else. */
-#define OPS(body) extern const Op ops_##body[];
+/* A body with most functions of another one has better products of int8 blocks and nothing else. */
+#define PRODUCTS(body) extern const Products products_##body;
 #define MULTIPLY(body) void multiply_bytes_##body(i64, Panel*, i64, i64, const Activations*, i64, i64, float (*)[TILE]);
 #define MULTIPLY_PARTS(body) void multiply_parts_##body(const Matrix*, i64, i64, const float*, i64, float*, i64, Panel*, void*);
 #define ATTEND_IN_PARTS(body) void attend_in_parts_##body(const float*, i64, const float*, const float*, i64, i64, i64, float*, i64, void*);
 #define STREAM(body) int stream_blocks_##body(const Matrix*, Rows, const Activations*, float*);
 
 #if defined(__x86_64__)
-OPS(sse2) MULTIPLY(sse2) STREAM(sse2)
-OPS(avx2) MULTIPLY(avx2) STREAM(avx2)
+PRODUCTS(sse2) MULTIPLY(sse2) STREAM(sse2)
+PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2)
 MULTIPLY(avxvnni)
-OPS(avx512) MULTIPLY(avx512) STREAM(avx512)
+PRODUCTS(avx512) MULTIPLY(avx512) STREAM(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 static const Body bodies[] = {
-    {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0},
-    {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0},
-    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 128},
-    {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 0, 0, 128},
-    {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
+    {&products_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0},
+    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0},
+    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 128},
+    {&products_avx512, multiply_bytes_avx512, stream_blocks_avx512, 0, 0, 128},
+    {&products_avx512, multiply_bytes_amx, stream_blocks_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
 };
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
@@ -57,17 +57,22 @@ static inline i32 is_available(i32 body) {
 }
 
 #elif defined(__aarch64__)
-OPS(neon) MULTIPLY(neon) STREAM(neon)
+PRODUCTS(neon) MULTIPLY(neon) STREAM(neon)
+#if defined(__APPLE__) /* every Apple processor since the M1 has the dot product, and the compiler takes it for granted */
+#define multiply_bytes_dotprod multiply_bytes_neon
+#define stream_blocks_dotprod stream_blocks_neon
+#else
 MULTIPLY(dotprod) STREAM(dotprod)
+#endif
 static const Body bodies[] = {
-    {ops_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0},
-    {ops_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0},
+    {&products_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0},
+    {&products_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0},
 };
 
 static inline i32 is_available(i32 body) {
   if (body == 0) return 1;
 #if defined(__APPLE__)
-  return 1; /* every Apple processor since the M1 */
+  return 1;
 #elif defined(__linux__)
   u64 features; /* Linux answers for the register */
   __asm__("mrs %0, ID_AA64ISAR0_EL1" : "=r"(features));

@@ -49,6 +49,8 @@ static inline double exp_f64(double x) {
   return p * bits_to_f64((u64)(half + 1023) << 52) * bits_to_f64((u64)(exponent - half + 1023) << 52);
 }
 
+static inline double sigmoid(double x) { return 1 / (1 + exp_f64(-x)); }
+
 /* ln(1 + y) for y >= 0: ln(u) of u = 1 + y, corrected by what the addition lost. */
 static inline double log1p_f64(double y) {
   const double u = 1.0 + y;

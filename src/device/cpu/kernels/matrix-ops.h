@@ -32,7 +32,7 @@ static inline Activations activations_at(const Command* c, int slot) {
 /* 3 activations, 9 tokens */
 static void op_quantize(const Command* c, Worker* w) {
   const Activations x = activations_at(c, 3);
-  for (i64 t; (t = next_unit(w, whole(c, 9))) >= 0;) quantize_row(x.floats + t * x.stride, x.stride, &x, t, 0);
+  for (i64 t; (t = next_unit(w, whole(c, 9))) >= 0;) w->body->products->quantize_row(x.floats + t * x.stride, x.stride, &x, t, 0);
 }
 
 /* Rows lane ... of tokens' sums to y, whose rows are `stride` apart. */
@@ -70,7 +70,7 @@ typedef struct {
 
 static inline PartsUnits units_in_parts(const Matrix* m, i64 rows, i64 tokens, const Worker* w) {
   PartsUnits u = {};
-  if (LANES != 16 || !w->body->multiply_parts || m->format != BF16 || tokens < TILE) return u;
+  if (!w->body->multiply_parts || m->format != BF16 || tokens < TILE) return u;
   const i64 groups = (tokens + PART_TOKENS - 1) / PART_TOKENS;
   u.rows = rows / FEWEST_PART_ROWS * FEWEST_PART_ROWS;
   for (u.each = MOST_PART_ROWS;; u.each /= 2) {
@@ -108,14 +108,14 @@ static void op_linear(const Command* c, Worker* w) {
   const i64 group_rows = rows / groups, tiles = (group_rows - parts_units.rows + TILE - 1) / TILE, parts = (tokens + part - 1) / part;
   if (tokens == 1 && groups * tiles <= 2 * (i64)w->count && group_rows % 4 == 0 && fits_four_rows(&m)) {
     for (i64 unit; (unit = next_unit(w, rows / 4)) >= 0;)
-      product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
+      w->body->products->product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
     return;
   }
-  if (tokens == 1 && m.format == FP8) x.range = magnitudes_of(x.floats, x.stride);
+  if (tokens == 1 && m.format == FP8) x.range = w->body->products->magnitudes_of(x.floats, x.stride);
 #define ROW_OF(tile) ((tile) / tiles * group_rows + parts_units.rows + (tile) % tiles * TILE)
   const u8* then = share_of_later(c, whole(c, 25), w);
   for (i64 i; (i = next_unit(w, parts_units.count + groups * tiles * parts)) >= 0;) {
-    if (LANES == 16 && i < parts_units.count) {
+    if (i < parts_units.count) {
       multiply_unit(&m, &x, tokens, &parts_units, i, y, stride, w);
       continue;
     }
@@ -130,53 +130,6 @@ static void op_linear(const Command* c, Worker* w) {
     store_tile(scratch->acc, count, lane, min_i64(TILE, end - row), y + t0 * stride + row, stride);
   }
 #undef ROW_OF
-}
-
-/* 3 matrix, 13 index, 14 count, 15 y: rows of a stored matrix in float32, each as all rows of a tile */
-static void op_gather_matrix(const Command* c, Worker* w) {
-  const Matrix m = matrix_at(c, 3);
-  const i32* index = at(c, 13);
-  Panel* panel = (Panel*)w->scratch;
-  for (i64 i; (i = next_unit(w, whole(c, 14))) >= 0;) {
-    float* y = (float*)at(c, 15) + i * m.columns;
-    for (i64 first = 0; first < m.columns; first += STRETCH) {
-      const i64 count = min_i64(STRETCH, m.columns - first);
-      unpack_floats(&m, (Rows){m.data + index[i] * m.row_bytes, 0, index[i]}, first, count, panel);
-      for (i64 k = 0; k < count; k++) y[first + k] = panel->floats[k][0];
-    }
-  }
-}
-
-/* silu(min(gate, limit)) * clamp(up, -limit, limit); limit 0: no bound. NaN stays NaN: the bound is the first operand. */
-static inline vf gated(vf gate, vf up, float limit) {
-  if (limit > 0) {
-    gate = min_vf(vf_of(limit), gate);
-    up = max_vf(vf_of(-limit), min_vf(vf_of(limit), up));
-  }
-  return gate / (vf_of(1) + exp_vf(-gate)) * up;
-}
-
-/*
- * Copies the int8 blocks of each expert's tokens to where they lie together.
- * 3 activations, 9 copies: bytes, 10 scales, 11 sums, 12 active experts, 13 first, 14 token, 15 place
- */
-static void op_experts_gather(const Command* c, Worker* w) {
-  const Activations x = activations_at(c, 3);
-  Activations copy = x;
-  copy.bytes = at(c, 9), copy.scales = at(c, 10), copy.sums = at(c, 11);
-  const i32 *active = at(c, 12), *first = at(c, 13), *token = at(c, 14), *place = at(c, 15);
-  for (i64 unit; (unit = next_unit(w, active[0])) >= 0;) {
-    const i64 e = active[1 + unit];
-    for (i64 pair = first[e]; pair < first[e + 1]; pair++) {
-      const i64 from = block_of(&x, token[pair], 0), to = block_of(&x, place[e] + pair - first[e], 0);
-      for (i64 i = 0; i < x.stride / BLOCK * TOGETHER; i += TOGETHER) {
-        UNROLL for (int k = 0; k < BLOCK; k += 16) *(quad_at*)(copy.bytes + BLOCK * (to + i) + k) = *(const quad_at*)(x.bytes + BLOCK * (from + i) + k);
-        ((float*)copy.scales)[to + i] = x.scales[from + i];
-        UNROLL for (int half = 0; half < 2; half++)
-          ((i32*)copy.sums)[sums_of(&x, to + i) + half * TOGETHER] = x.sums[sums_of(&x, from + i) + half * TOGETHER];
-      }
-    }
-  }
 }
 
 /*
@@ -224,14 +177,11 @@ static void op_experts_gate_up(const Command* c, Worker* w) {
       else if (half < active[0]) ahead = share_of_experts(c + whole(c, 42), active[1 + half], w);
       const i64 lane = product_of_tile(&gate, row, rows, ahead, &x, pairs, gates, w);
       product_of_tile(&up, row, rows, ahead ? ahead + TILE / STREAMS * up.row_bytes : 0, &x, pairs, ups, w);
-      for (i64 p = 0; p < pairs; p++) {
-        float both[TILE];
-        FOR_VECTORS store_vf(both + v, gated(load_vf(&gates[p][v]), load_vf(&ups[p][v]), limit));
-        store_tile(&both, 1, lane, TILE - lane, values[p] + half * TILE, BLOCK);
-      }
+      w->body->products->gate(gates[0], ups[0], pairs * TILE, limit, gates[0]);
+      store_tile(gates, pairs, lane, TILE - lane, values[0] + half * TILE, BLOCK);
     }
     for (i64 p = 0; p < pairs; p++) {
-      if (hidden.bytes) quantize_row(values[p], BLOCK, &hidden, place[e] + p, block * BLOCK);
+      if (hidden.bytes) w->body->products->quantize_row(values[p], BLOCK, &hidden, place[e] + p, block * BLOCK);
       else
         for (i64 r = 0; r < min_i64(BLOCK, rows - block * BLOCK); r++) ((float*)hidden.floats)[(place[e] + p) * rows + block * BLOCK + r] = values[p][r];
     }

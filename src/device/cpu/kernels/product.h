@@ -9,21 +9,17 @@
  *                  FP8: sixteen by column modulo 16, each four of them so, then the four results in the same way
  */
 #pragma once
-#if defined(BODY) /* ops that are compiled once for all instruction sets call those of the body */
-#include "block-products.h"
-#include "block-streams.h"
-#endif
 #include "float-products.h"
 #include "float-streams.h"
 
 enum { SHORT_STRETCH = 128, FEW_ROWS_TOKENS = 64 };
 
 /* Scratch of a worker for tile products: the panel, sums of rows that are worked on one by one, then accumulators. */
-typedef struct {
+struct TileScratch {
   Panel panel;
   float one[FEW_ROWS_TOKENS][TILE] __attribute__((aligned(64)));
   float acc[][TILE];
-} TileScratch;
+};
 
 static inline void clear(float (*acc)[TILE], i64 tokens) {
   for (i64 t = 0; t < tokens; t++) FOR_VECTORS store_vf(&acc[t][v], vf_of(0));
@@ -71,6 +67,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* ahe
                            float (*acc)[TILE], const Worker* w) {
   Matrix m = *matrix;
   TileScratch* scratch = (TileScratch*)w->scratch;
+  const Products* products = w->body->products;
   m.bias_8 = w->body->bias_8;
   if (end < TILE) { /* fewer rows than a tile has: one by one, each as all rows of a tile */
     for (i64 r = row; r < end; r++) {
@@ -79,7 +76,7 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* ahe
         Activations part = *x;
         if (part.index) part.index += t0;
         part.first_row += t0;
-        product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel, w->body);
+        products->product_of_rows(&m, (Rows){m.data + r * m.row_bytes, 0, r}, &part, n, scratch->one, &scratch->panel, w->body);
         for (i64 t = 0; t < n; t++) acc[t0 + t][r - row] = scratch->one[t][0];
       }
     }
@@ -88,31 +85,6 @@ static i64 product_of_tile(const Matrix* matrix, i64 row, i64 end, const u8* ahe
   const i64 begin = min_i64(row, end - TILE);
   const Rows rows = {m.data + begin * m.row_bytes, m.row_bytes, begin};
   m.ahead = ahead;
-  product_of_rows(&m, rows, x, tokens, acc, &scratch->panel, w->body);
+  products->product_of_rows(&m, rows, x, tokens, acc, &scratch->panel, w->body);
   return row - begin;
-}
-
-/* Columns of row `row` to int8 blocks: scale = greatest magnitude / 127, rounding to nearest (ties to even). */
-static void quantize_row(const float* x, i64 columns, const Activations* into, i64 row, i64 column) {
-  typedef i8 Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-  for (i64 b = 0; b < columns / BLOCK; b++) {
-    const i64 block = block_of(into, row, column + b * BLOCK), sums = sums_of(into, block);
-    vi greatest = vi_of(0); /* as bits, which are in the order of the magnitudes; NaN is above all */
-    for (int c = 0; c < BLOCK; c += LANES) greatest = __builtin_elementwise_max(greatest, load_vi(x + BLOCK * b + c) & 0x7fffffff);
-    const float most = bits_to_f32((u32)__builtin_reduce_max(greatest));
-    /* below 2^-120 the inverse would overflow: such a block counts as zero. NaN is the scale of a block that holds one, and all products' */
-    const float scale = most <= 0x1p-120f ? 0.0f : most / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-    UNROLL for (int half = 0; half < 2; half++) {
-      vi sum = vi_of(0);
-      UNROLL for (int c = 16 * half; c < 16 * half + 16; c += LANES) {
-        /* 1.5 * 2^23 rounds; |x / scale| <= 127.00001 rounds to 127 at most */
-        const vf rounded = load_vf(x + BLOCK * b + c) * vf_of(inverse) + vf_of(12582912.0f);
-        const vi value = (vi)rounded - (i32)f32_to_bits(12582912.0f);
-        *(Bytes*)(into->bytes + BLOCK * block + c) = __builtin_convertvector(value, Bytes);
-        sum += value;
-      }
-      ((i32*)into->sums)[sums + half * into->together] = __builtin_reduce_add(sum);
-    }
-    ((float*)into->scales)[block] = scale;
-  }
 }

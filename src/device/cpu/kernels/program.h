@@ -24,6 +24,8 @@ typedef struct {
   i32 stop; /* JavaScript's, at any time: the step shall end at the next barrier */
 } Control;
 
+extern const Op ops[]; /* ops.c */
+
 enum { PARTS = 256 };
 
 /* Turns of waiting before a worker sleeps. WebAssembly has no pause instruction, so that its turns are short. */
@@ -78,7 +80,7 @@ static inline i32 run_step(Control* c, const Body* body, u32 index, i32 workers)
       }
     }
     worker.cursors = (Cursor*)(uptr)c->cursors + (i64)commands[i].slot[2] * c->workers;
-    body->ops[(i64)commands[i].slot[0]](&commands[i], &worker);
+    ops[(i64)commands[i].slot[0]](&commands[i], &worker);
   }
   if (__atomic_add_fetch(&c->finished, 1, __ATOMIC_ACQ_REL) < workers) return 0;
   reset_cursors(c, commands, begin, end);

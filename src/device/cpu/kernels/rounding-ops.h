@@ -51,7 +51,7 @@ static inline void round_row(const float* x, float* y, i64 width, BlockCode code
 }
 
 /* 3 x, 4 y, 5 rows, 6 width, 7 code */
-void op_round_blocks(const Command* c, Worker* w) {
+static void op_round_blocks(const Command* c, Worker* w) {
   const i64 width = whole(c, 6);
   const BlockCode code = block_code_at(c, 7);
   for (i64 row; (row = next_unit(w, whole(c, 5))) >= 0;)
@@ -60,7 +60,7 @@ void op_round_blocks(const Command* c, Worker* w) {
 
 /* The hidden values of experts take their weight in before they are rounded: 3 hidden,
  * 4 weight, 5 first, 6 experts, 7 place, 8 width, 9 code */
-void op_round_expert_rows(const Command* c, Worker* w) {
+static void op_round_expert_rows(const Command* c, Worker* w) {
   float* weight = at(c, 4);
   const i32 *first = at(c, 5), *place = at(c, 7);
   const i64 experts = whole(c, 6), width = whole(c, 8);

@@ -95,7 +95,7 @@ static i64 greatest_of_whole_row(const float* row, i64 n, i64 k, i32* indices) {
 }
 
 /* 3 scores, 4 indices, 5 rows, 6 n, 7 k */
-void op_top_k(const Command* c, Worker* w) {
+static void op_top_k(const Command* c, Worker* w) {
   const i64 n = whole(c, 6), k = whole(c, 7);
   for (i64 r; (r = next_unit(w, whole(c, 5))) >= 0;) {
     const float* row = (const float*)at(c, 3) + r * n;

@@ -4,7 +4,7 @@
 #include "vector-ops.h"
 
 /* 3 streams, 4 weights (float64), 5 u, 6 tokens, 7 n, 8 width */
-void op_combine_streams(const Command* c, Worker* w) {
+static void op_combine_streams(const Command* c, Worker* w) {
   const double* weights = at(c, 4);
   const i64 n = whole(c, 7), width = whole(c, 8);
   for (i64 t; (t = next_unit(w, whole(c, 6))) >= 0;) {
@@ -33,7 +33,7 @@ static inline u32 rank_of_block(const float* row, i64 block, i64 size, i64 newes
  * As topK, over blocks: their ranks are found again in each pass rather than kept, for a long context has many of them.
  * 3 scores, 4 positions, 5 blocks, 6 tokens, 7 columns, 8 ratio, 9 size of a block, 10 blocks that are chosen
  */
-void op_candidate_blocks(const Command* c, Worker* w) {
+static void op_candidate_blocks(const Command* c, Worker* w) {
   const i32* positions = at(c, 4);
   const i64 columns = whole(c, 7), size = whole(c, 9), k = whole(c, 10);
   for (i64 t; (t = next_unit(w, whole(c, 6))) >= 0;) {
@@ -65,7 +65,7 @@ void op_candidate_blocks(const Command* c, Worker* w) {
  * 3 streams, 4 projected, 5 query weight, 6 key weight, 7 token ids, 8 y, 9 tokens, 10 n, 11 width, 12 eps, 13 token id whose gate is shut
  * A unit is a stream of a token.
  */
-void op_engram_update(const Command* c, Worker* w) {
+static void op_engram_update(const Command* c, Worker* w) {
   const i32* ids = at(c, 7);
   const i64 tokens = whole(c, 9), n = whole(c, 10), width = whole(c, 11);
   const double eps = c->slot[12];
@@ -93,7 +93,7 @@ void op_engram_update(const Command* c, Worker* w) {
 }
 
 /* 3 scores, 4 bias, 5 bias of image tokens, 6 token ids, 7 y, 8 tokens, 9 experts, 10 id of image tokens */
-void op_add_bias_of_token(const Command* c, Worker* w) {
+static void op_add_bias_of_token(const Command* c, Worker* w) {
   const i32* ids = at(c, 6);
   const i64 experts = whole(c, 9);
   for (i64 t; (t = next_unit(w, whole(c, 8))) >= 0;) {
@@ -104,7 +104,7 @@ void op_add_bias_of_token(const Command* c, Worker* w) {
 }
 
 /* 3 a, 4 b, 5 y, 6 rows, 7 columns of a, 8 columns of b */
-void op_join_columns(const Command* c, Worker* w) {
+static void op_join_columns(const Command* c, Worker* w) {
   const i64 first = whole(c, 7), second = whole(c, 8);
   for (i64 row; (row = next_unit(w, whole(c, 6))) >= 0;) {
     const float *a = (const float*)at(c, 3) + row * first, *b = (const float*)at(c, 4) + row * second;

@@ -3,7 +3,7 @@
 #include "vector-ops.h"
 
 /* 3 x, 4 positions [tokens][2], 5 y, 6 tokens, 7 heads, 8 width, 9 frequencies (float64), 10 their number, 11 rotated heads */
-void op_axial_rope(const Command* c, Worker* w) {
+static void op_axial_rope(const Command* c, Worker* w) {
   const i32* positions = at(c, 4);
   const i64 heads = whole(c, 7), width = whole(c, 8), count = whole(c, 10), rotated = whole(c, 11), half = width / 2;
   const double* frequencies = at(c, 9);
@@ -39,14 +39,14 @@ static inline double erf_f64(double x) {
 }
 
 /* 3 x, 4 y, 5 elements */
-void op_gelu(const Command* c, Worker* w) {
+static void op_gelu(const Command* c, Worker* w) {
   const float* x = at(c, 3);
   float* y = at(c, 4);
   FOR_PIECES(whole(c, 5)) for (i64 i = unit * PIECE; i < end; i++) y[i] = (float)(0.5 * x[i] * (1 + erf_f64(x[i] * 0.7071067811865476)));
 }
 
 /* 3 x, 4 members, 5 y, 6 cells, 7 width, 8 k */
-void op_gather_cells(const Command* c, Worker* w) {
+static void op_gather_cells(const Command* c, Worker* w) {
   const i64 width = whole(c, 7), k = whole(c, 8);
   for (i64 cell; (cell = next_unit(w, whole(c, 6))) >= 0;) {
     const i32* members = (const i32*)at(c, 4) + cell * k;
@@ -59,7 +59,7 @@ void op_gather_cells(const Command* c, Worker* w) {
 }
 
 /* 3 cells, 4 start, 5 newline, 6 end, 7 layout, 8 y, 9 rows, 10 width */
-void op_image_span(const Command* c, Worker* w) {
+static void op_image_span(const Command* c, Worker* w) {
   const i32* layout = at(c, 7);
   const i64 width = whole(c, 10);
   for (i64 row; (row = next_unit(w, whole(c, 9))) >= 0;) {
@@ -71,7 +71,7 @@ void op_image_span(const Command* c, Worker* w) {
 }
 
 /* 3 x, 4 rows, 5 row of each token or -1, 6 y, 7 tokens, 8 width; y may be x */
-void op_place_rows(const Command* c, Worker* w) {
+static void op_place_rows(const Command* c, Worker* w) {
   const i32* row_of = at(c, 5);
   const i64 width = whole(c, 8);
   for (i64 t; (t = next_unit(w, whole(c, 7))) >= 0;) {
