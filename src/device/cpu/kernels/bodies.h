@@ -9,19 +9,20 @@
 #define MULTIPLY_PARTS(body) void multiply_parts_##body(const Matrix*, i64, i64, const float*, i64, float*, i64, Panel*, void*);
 #define ATTEND_IN_PARTS(body) void attend_in_parts_##body(const float*, i64, const float*, const float*, i64, i64, i64, float*, i64, void*);
 #define STREAM(body) int stream_blocks_##body(const Matrix*, Rows, const Activations*, float*);
+#define FEW(body) int stream_few_##body(const Matrix*, Rows, const Activations*, i64, float (*)[TILE], Panel*);
 
 #if defined(__x86_64__)
 OPS(sse2) MULTIPLY(sse2) STREAM(sse2)
 OPS(avx2) MULTIPLY(avx2) STREAM(avx2)
 MULTIPLY(avxvnni)
-OPS(avx512) MULTIPLY(avx512) STREAM(avx512)
+OPS(avx512) MULTIPLY(avx512) STREAM(avx512) FEW(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 static const Body bodies[] = {
-    {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0},
-    {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0},
-    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 128},
-    {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, 0, 0, 128},
-    {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
+    {ops_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0, 0},
+    {ops_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0, 0},
+    {ops_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 0, 128},
+    {ops_avx512, multiply_bytes_avx512, stream_blocks_avx512, stream_few_avx512, 0, 0, 128},
+    {ops_avx512, multiply_bytes_amx, stream_blocks_avx512, stream_few_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
 };
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
@@ -60,8 +61,8 @@ static inline i32 is_available(i32 body) {
 OPS(neon) MULTIPLY(neon) STREAM(neon)
 MULTIPLY(dotprod) STREAM(dotprod)
 static const Body bodies[] = {
-    {ops_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0},
-    {ops_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0},
+    {ops_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0, 0},
+    {ops_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0, 0},
 };
 
 static inline i32 is_available(i32 body) {
