@@ -4,17 +4,10 @@
 #pragma once
 #include "activations.h"
 #include "dot.h"
+#include "few-block-streams.h"
 
 /* The same in a loop: where straight code for four short vectors would be too much. */
 #define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
-
-/*
- * Four activations for dword j of the first block of a pair. That block lies two bytes off the dwords: as the halves of its first and
- * its last dword are put together, its weights come in the order n - 2, n - 1, 0, 1, 2, 3 ... of the n that they are, and x with them.
- */
-static inline i32 four_across(const i8* x, const int n, const int j) {
-  return j > 0 ? *(const u32_at*)(x + 4 * j - 2) : (i32)(*(const u16_at*)(x + n - 2) | (u32)*(const u16_at*)x << 16);
-}
 
 /* total += two blocks, whose dwords are d, times one token; bytes, scales and sums are those of the first block. */
 static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format, const vi* d, const i8* bytes, const float* scales,
@@ -39,8 +32,6 @@ static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format,
   }
   return total;
 }
-
-enum { GROUP_PAIRS = 4 };
 
 /*
  * acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. Eight blocks are a whole number of 16

@@ -9,19 +9,20 @@
 #define MULTIPLY_PARTS(body) void multiply_parts_##body(const Matrix*, i64, i64, const float*, i64, float*, i64, Panel*, void*);
 #define ATTEND_IN_PARTS(body) void attend_in_parts_##body(const float*, i64, const float*, const float*, i64, i64, i64, float*, i64, void*);
 #define STREAM(body) int stream_blocks_##body(const Matrix*, Rows, const Activations*, float*);
+#define FEW(body) int stream_few_##body(const Matrix*, Rows, const Activations*, i64, float (*)[TILE], Panel*);
 
 #if defined(__x86_64__)
 PRODUCTS(sse2) MULTIPLY(sse2) STREAM(sse2)
 PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2)
 MULTIPLY(avxvnni)
-PRODUCTS(avx512) MULTIPLY(avx512) STREAM(avx512)
+PRODUCTS(avx512) MULTIPLY(avx512) STREAM(avx512) FEW(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 static const Body bodies[] = {
-    {&products_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0},
-    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0},
-    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 128},
-    {&products_avx512, multiply_bytes_avx512, stream_blocks_avx512, 0, 0, 128},
-    {&products_avx512, multiply_bytes_amx, stream_blocks_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
+    {&products_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0, 0},
+    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0, 0},
+    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 0, 128},
+    {&products_avx512, multiply_bytes_avx512, stream_blocks_avx512, stream_few_avx512, 0, 0, 128},
+    {&products_avx512, multiply_bytes_amx, stream_blocks_avx512, stream_few_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
 };
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
@@ -65,8 +66,8 @@ PRODUCTS(neon) MULTIPLY(neon) STREAM(neon)
 MULTIPLY(dotprod) STREAM(dotprod)
 #endif
 static const Body bodies[] = {
-    {&products_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0},
-    {&products_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0},
+    {&products_neon, multiply_bytes_neon, stream_blocks_neon, 0, 0, 0, 0},
+    {&products_neon, multiply_bytes_dotprod, stream_blocks_dotprod, 0, 0, 0, 0},
 };
 
 static inline i32 is_available(i32 body) {

@@ -49,8 +49,15 @@ static inline vi dot_7bit(vi sum, vi w, i32 x) {
 #endif
 }
 
+/* Whether products of small weights leave so much room that they are best added up in 16 bits. */
+#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#define SUMS_IN_16_BITS 1
+#else
+#define SUMS_IN_16_BITS 0
+#endif
+
 /* Whether the product of 8-bit weights is another instruction than that of 7-bit ones. */
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__) || defined(__wasm_relaxed_simd__)
+#if SUMS_IN_16_BITS || defined(__wasm_relaxed_simd__)
 #define DOT_8BIT_DIFFERS 1
 #else
 #define DOT_8BIT_DIFFERS 0
@@ -112,6 +119,24 @@ static inline __attribute__((always_inline)) vi dot_nibbles(vi sum, const vi q[4
 #endif
 }
 
+/* The same for several tokens by turns: from `start` on, dwords of weights in low halves one after another, then the end. */
+static inline vi start_nibbles(i32 start) { return vi_of(SUMS_IN_16_BITS ? 0 : start); }
+static inline vi add_nibbles(vi sum, vi w, i32 x) {
+#if SUMS_IN_16_BITS
+  return (vi)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(x)));
+#else
+  return dot_7bit(sum, w, x);
+#endif
+}
+static inline vi end_nibbles(vi sum, i32 start) {
+#if SUMS_IN_16_BITS
+  return (vi)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1)) + start;
+#else
+  (void)start; /* sums began with it */
+  return sum;
+#endif
+}
+
 /* A table of 16 bytes looked up by the low 4 bits of every byte (whose high bits are 0). */
 static inline vi lookup_16(const u8 table[16], vi index) {
 #if defined(__AVX512BW__)
@@ -136,13 +161,13 @@ static const u8 fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 
 /* The same for a block of FP4 codes: AVX2 adds up half a block in 16 bits (4 * 2 * 24 * 127 < 2^15). */
 static inline vi dot_fp4(vi sum, const vi q[4], const i8* x) {
   UNROLL for (int half = 0; half < 2; half++) {
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if SUMS_IN_16_BITS
     __m256i pairs = _mm256_setzero_si256();
 #endif
     UNROLL for (int j = 0; j < 4; j++) {
       const vi w = lookup_16(fp4_table, (half ? q[j] >> 4 : q[j]) & 0x0f0f0f0f);
       const i32 four = *(const i32*)(x + 16 * half + 4 * j);
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if SUMS_IN_16_BITS
       pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(four)));
     }
     sum += (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));

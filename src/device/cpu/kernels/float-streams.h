@@ -1,12 +1,12 @@
 /*
- * One token times floats, without a panel in between. No lane is needed for each row. F32, F16, BF16: a vector is the same four columns
+ * One to eight tokens times floats, without a panel in between. No lane is needed for each row. F32, F16, BF16: a vector is the same four columns
  * of QUAD_ROWS rows, four sums for each, which the order of the sums asks for anyway. FP8: a vector is columns of one row, whose order
  * has sixteen sums for that: loading and sorting quads of four rows takes as many instructions as multiplying them.
  */
 #pragma once
 #include "activations.h"
 
-enum { QUAD_ROWS = LANES / 4 };
+enum { QUAD_ROWS = LANES / 4, MOST_FLOAT_STREAMS = LANES >= 8 ? 8 : 1 };
 
 static inline vf broadcast_quad(const float* at) {
 #if LANES == 16
@@ -73,14 +73,16 @@ static inline __attribute__((always_inline)) void quads_of(const i64 format, vi 
   }
 }
 
-/* sum[i] += a line of QUAD_ROWS rows that are `stride` bytes apart times x, for `groups` of them, the next one `next` bytes on. */
-static inline __attribute__((always_inline)) void add_line(const i64 format, const int groups, const u8* at, i64 next, i64 stride, const float* x, vf* sum) {
+/* sum[T * i + t] += a line of QUAD_ROWS rows that are `stride` bytes apart times x[t], for `groups` of them, the next one `next` bytes on. */
+static inline __attribute__((always_inline)) void add_line(const i64 format, const int T, const int groups, const u8* at, i64 next, i64 stride,
+                                                           const float* const* x, i64 column, vf* sum) {
   const int each = 16 / bytes_of_number(format);
   _Pragma("clang loop unroll(disable)") for (int part = 0; part < LINE / 16; part++)
     UNROLL for (int i = 0; i < groups; i++) {
       vf w[2];
       quads_of(format, load_quad_rows(at + i * next + 16 * part, stride), w);
-      UNROLL for (int j = 0; j < each / 4; j++) sum[i] = fma_vf(w[j], broadcast_quad(x + each * part + 4 * j), sum[i]);
+      UNROLL for (int j = 0; j < each / 4; j++)
+        UNROLL for (int t = 0; t < T; t++) sum[T * i + t] = fma_vf(w[j], broadcast_quad(x[t] + column + each * part + 4 * j), sum[T * i + t]);
     }
 }
 
@@ -88,27 +90,34 @@ static inline __attribute__((always_inline)) void add_line(const i64 format, con
 enum { GROUPS = LANES == 16 ? 2 : 4 };
 
 /*
- * acc += columns first .. first + count times one token: the sums of floats_of_tokens, without a panel in between. A line of
- * these rows is used up before that of others.
+ * acc[t] += columns first .. first + count times T tokens: the sums of floats_of_tokens, without a panel in between. A line of these rows
+ * is used up before that of others; with several tokens, whose sums take the registers, all of a stretch.
  */
-static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
-                                                                  const float* x, float* acc) {
-  const int bytes = bytes_of_number(format), columns = LINE / bytes;
+static inline __attribute__((always_inline)) void stream_of_format(const i64 format, const int T, const Matrix* m, Rows rows, i64 first, i64 count,
+                                                                  const float* const* tokens, float (*acc)[TILE]) {
+  const int bytes = bytes_of_number(format), columns = LINE / bytes, groups = T == 1 ? GROUPS : 2, together = T == 1 ? 4 : groups;
   const u8* ahead = m->ahead ? m->ahead : rows.at; /* something in any case: no branch between products */
   const i64 apart = m->ahead_rows * m->row_bytes;
-  FOR_EACH_VECTOR {
+  const float* x[4];
+  UNROLL for (int t = 0; t < T; t++) x[t] = tokens[t];
+  IN_TURN {
     const u8* at = rows.at + v * rows.stride + first * bytes;
-    vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
+    vf sum[4][T];
     vi s[4];
-    for (i64 c = 0; c < count; c += columns)
-      UNROLL for (int row = 0; row < 4; row += GROUPS) {
-        UNROLL for (int i = row * QUAD_ROWS; i < (row + GROUPS) * QUAD_ROWS; i++)
-          fetch_line(ahead, apart, (first + c) / columns * TILE + v + i);
-        add_line(format, GROUPS, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x + c, sum + row);
-        __asm__ volatile("" ::: "memory"); /* else the compiler loads the lines of other rows first, and spills */
-      }
-    transpose_quads((vi)sum[0], (vi)sum[1], (vi)sum[2], (vi)sum[3], s);
-    store_vf(acc + v, load_vf(acc + v) + (((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3])));
+    UNROLL for (int row = 0; row < 4; row++)
+      UNROLL for (int t = 0; t < T; t++) sum[row][t] = vf_of(0);
+    UNROLL for (int part = 0; part < 4; part += together)
+      for (i64 c = 0; c < count; c += columns)
+        UNROLL for (int row = part; row < part + together; row += groups) {
+          UNROLL for (int i = row * QUAD_ROWS; i < (row + groups) * QUAD_ROWS; i++)
+            fetch_line(ahead, apart, (first + c) / columns * TILE + v + i);
+          add_line(format, T, groups, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x, c, sum[row]);
+          __asm__ volatile("" ::: "memory"); /* else the compiler loads the lines of other rows first, and spills */
+        }
+    UNROLL for (int t = 0; t < T; t++) {
+      transpose_quads((vi)sum[0][t], (vi)sum[1][t], (vi)sum[2][t], (vi)sum[3][t], s);
+      store_vf(acc[t] + v, load_vf(acc[t] + v) + (((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3])));
+    }
   }
 }
 
@@ -121,7 +130,7 @@ static inline __attribute__((always_inline)) void four_rows_of_format(const i64 
     vf sum[4] = {vf_of(0), vf_of(0), vf_of(0), vf_of(0)};
     float lane[4][4];
     for (i64 c = first; c < end; c += LINE / bytes)
-      UNROLL for (int i = 0; i < vectors; i++) add_line(format, 1, at + i * QUAD_ROWS * m->row_bytes + c * bytes, 0, m->row_bytes, x + c, sum + i);
+      UNROLL for (int i = 0; i < vectors; i++) add_line(format, 1, 1, at + i * QUAD_ROWS * m->row_bytes + c * bytes, 0, m->row_bytes, &x, c, sum + i);
     for (int i = 0; i < vectors; i++) store_vf(lane[i * QUAD_ROWS], sum[i]);
     for (int r = 0; r < 4; r++) y[r] += (lane[r][0] + lane[r][1]) + (lane[r][2] + lane[r][3]);
   }
@@ -249,16 +258,34 @@ static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 co
 }
 #endif
 
-/* 0 where a panel is needed. */
-static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, float* acc) {
-  const float* at = floats_of(x, 0) + first;
-  if (count * bytes_of_number(m->format) % LINE) return 0;
+/* The same for any number of tokens, four or two of them together: of three, one is multiplied twice. */
+static inline __attribute__((always_inline)) void streams_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
+                                                                    const float* const* x, i64 tokens, float (*acc)[TILE]) {
+  i64 t = 0;
+  for (; tokens - t > 2; t += 4) {
+    const i64 n = min_i64(4, tokens - t);
+    const float* four[4];
+    float sums[4][TILE] __attribute__((aligned(64)));
+    for (i64 i = 0; i < 4; i++) four[i] = x[t + min_i64(i, n - 1)];
+    for (i64 i = 0; i < n; i++) FOR_VECTORS store_vf(sums[i] + v, load_vf(acc[t + i] + v));
+    stream_of_format(format, 4, m, rows, first, count, four, sums);
+    for (i64 i = 0; i < n; i++) FOR_VECTORS store_vf(acc[t + i] + v, load_vf(sums[i] + v));
+  }
+  if (tokens - t == 2) stream_of_format(format, 2, m, rows, first, count, x + t, acc + t);
+  else if (tokens - t == 1) stream_of_format(format, 1, m, rows, first, count, x + t, acc + t);
+}
+
+/* acc[t] += columns first .. first + count times up to eight tokens; 0 where a panel is needed. */
+static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
+  const float* at[MOST_FLOAT_STREAMS];
+  if (tokens > MOST_FLOAT_STREAMS || count * bytes_of_number(m->format) % LINE) return 0;
+  for (i64 t = 0; t < tokens; t++) at[t] = floats_of(x, t) + first;
   switch (m->format) {
-    case F32: stream_of_format(F32, m, rows, first, count, at, acc); return 1;
-    case F16: stream_of_format(F16, m, rows, first, count, at, acc); return 1;
-    case BF16: stream_of_format(BF16, m, rows, first, count, at, acc); return 1;
+    case F32: streams_of_format(F32, m, rows, first, count, at, tokens, acc); return 1;
+    case F16: streams_of_format(F16, m, rows, first, count, at, tokens, acc); return 1;
+    case BF16: streams_of_format(BF16, m, rows, first, count, at, tokens, acc); return 1;
 #if LANES >= 8
-    case FP8: return stream_fp8(m, rows, first, count, x->range, at, acc);
+    case FP8: return tokens == 1 && stream_fp8(m, rows, first, count, x->range, at[0], acc[0]);
 #endif
     default: return 0;
   }

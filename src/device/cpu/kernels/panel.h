@@ -103,6 +103,15 @@ static inline __attribute__((always_inline)) void transpose_quads(vi a, vi b, vi
 }
 
 #if LANES >= 8
+/* Dwords 1, 0, 3, 2 ... */
+static inline vi swap_pairs(vi x) {
+#if LANES == 16
+  return (vi)_mm512_shuffle_epi32((__m512i)x, 0xb1);
+#else
+  return (vi)_mm256_shuffle_epi32((__m256i)x, 0xb1);
+#endif
+}
+
 enum { QUAD_LANES = LANES / 4 };
 
 /* Lane k of four[g] holds a dword each of rows 4g ...: out[v][k] = those of the rows of vector v of a tile. */

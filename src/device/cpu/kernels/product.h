@@ -30,6 +30,7 @@ static NEVER_INLINE void product_of_rows(const Matrix* m, Rows rows, const Activ
   clear(acc, tokens);
   if (is_block_format(m->format) && x->bytes) {
     if (tokens == 1 && body->stream_blocks(m, rows, x, acc[0])) return;
+    if (body->stream_few && body->stream_few(m, rows, x, tokens, acc, panel)) return;
     /* The length of a stretch changes no sum here. For few tokens it is short: fetching the next tile and multiplying this one
        then take turns so quickly that memory is never idle. */
     const i64 stretch = tokens > 4 ? STRETCH : m->format == Q4_K || m->format == Q6_K ? 256 : SHORT_STRETCH;
@@ -42,7 +43,7 @@ static NEVER_INLINE void product_of_rows(const Matrix* m, Rows rows, const Activ
   }
   for (i64 first = 0; first < m->columns; first += STRETCH) {
     const i64 count = min_i64(STRETCH, m->columns - first);
-    if (tokens == 1 && stream_floats(m, rows, first, count, x, acc[0])) continue;
+    if (stream_floats(m, rows, first, count, x, tokens, acc)) continue;
     unpack_floats(m, rows, first, count, panel);
     multiply_floats(panel, first, count, sums_of_format(m->format), x, tokens, acc);
   }

@@ -13,6 +13,6 @@ __attribute__((export_name("set_stack"))) void set_stack(void* end) {
 
 __attribute__((export_name("work"))) double work_step(u32 control, u32 worker, i32 sequence, i32 spins);
 double work_step(u32 control, u32 worker, i32 sequence, i32 spins) {
-  static const Body body = {&OF_BODY(products), OF_BODY(multiply_bytes), OF_BODY(stream_blocks), 0, 0, 0};
+  static const Body body = {&OF_BODY(products), OF_BODY(multiply_bytes), OF_BODY(stream_blocks), 0, 0, 0, 0};
   return work((Control*)(uptr)control, &body, worker, sequence, spins);
 }
