@@ -108,7 +108,7 @@ describe("the package", () => {
     }
     assert.ok(!existsSync(join(installed, "src")));
   });
-  test("carries the kernels of all platforms in 1.3 MB, 0.7 MB of them in the tarball", () => {
+  test("carries the kernels of all platforms in 1.45 MB, 0.76 MB of them in the tarball", () => {
     const folder = join(installed, "dist/device/cpu/prebuilt");
     const names = readdirSync(folder);
     assert.deepEqual(names.sort(), [
@@ -117,8 +117,8 @@ describe("the package", () => {
       ...["win32-arm64", "win32-x64"].map((name) => `freehold-${name}.node`),
     ]);
     const packedBytes = names.reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name))).length, 0);
-    assert.ok(bytesOf(folder) < 1.3e6, `${bytesOf(folder)} bytes`);
-    assert.ok(packedBytes < 0.7e6, `${packedBytes} bytes`);
+    assert.ok(bytesOf(folder) < 1.45e6, `${bytesOf(folder)} bytes`);
+    assert.ok(packedBytes < 0.76e6, `${packedBytes} bytes`);
   });
   test("is under 60 MB with its production dependencies", () => {
     const bytes = bytesOf(join(project, "node_modules"));

@@ -33,9 +33,18 @@ static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format,
   return total;
 }
 
+/* total += pair `pair` of LANES rows that begin at `at`, loaded alone, times one token; bytes, scales and sums are those of its first block. */
+static inline __attribute__((always_inline)) vf add_pair(const i64 format, const u8* at, i64 stride, i64 pair, const i8* bytes, const float* scales,
+                                                         const i32* sums, i64 together, vf total) {
+  vi d[MOST_PAIR_DWORDS];
+  load_pair(format, at, stride, pair * 4 * pair_dwords(format), d);
+  return add_two_blocks(format, d, bytes, scales, sums, together, total);
+}
+
 /*
  * acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. Eight blocks are a whole number of 16
- * bytes, so that only pairs behind the last eight load bytes twice; with short vectors, which gain little, all pairs do.
+ * bytes, so that only pairs behind the last eight load bytes twice; with short vectors, which gain little, all pairs do, and those of
+ * all rows are multiplied before the next.
  */
 static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x,
                                                                    float* acc) {
@@ -44,29 +53,41 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
   const i8* bytes = x->bytes + BLOCK * block;
   const float* scales = x->scales + block;
   const i32* sums = x->sums + sums_of(x, block);
+#define PAIR_OF_X bytes + BLOCK * b, scales + b, sums + 2 * b, together
+#if LANES == 4
   vf total[TILE_VECTORS];
   UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
-  i64 pair = 0;
-  for (; LANES > 4 && pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS)
-    FOR_VECTORS {
+  for (i64 pair = 0; pair < pairs; pair++)
+    EACH_VECTOR {
+      const i64 b = 2 * pair * together;
+      fetch_ahead(m, pair * TILE_VECTORS + v / LANES, LANES * pair_bytes);
+      total[v / LANES] = add_pair(format, rows.at + v * rows.stride, rows.stride, pair, PAIR_OF_X, total[v / LANES]);
+    }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+#else
+  IN_TURN {
+    const u8* at = rows.at + v * rows.stride;
+    vf total = vf_of(0);
+    i64 pair = 0;
+    for (; pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS) {
       vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
       UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
         const i64 b = 2 * (pair + p) * together;
-        fetch_portion(m, pair / GROUP_PAIRS, GROUP_PAIRS * TILE * pair_bytes, v / LANES * GROUP_PAIRS + p, TILE_VECTORS * GROUP_PAIRS);
+        fetch_portion(m, (pairs * v / LANES + pair) / GROUP_PAIRS, GROUP_PAIRS * LANES * pair_bytes, p, GROUP_PAIRS);
         UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
-        total[v / LANES] = add_two_blocks(format, d + dwords * p, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
+          transpose_16_bytes(at, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
+        total = add_two_blocks(format, d + dwords * p, PAIR_OF_X, total);
       }
     }
-  for (; pair < pairs; pair++)
-    EACH_VECTOR {
-      vi d[MOST_PAIR_DWORDS];
+    for (; pair < pairs; pair++) {
       const i64 b = 2 * pair * together;
-      fetch_ahead(m, pair * TILE_VECTORS + v / LANES, LANES * pair_bytes);
-      load_pair(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, d);
-      total[v / LANES] = add_two_blocks(format, d, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
+      fetch_ahead(m, pairs * v / LANES + pair, LANES * pair_bytes);
+      total = add_pair(format, at, rows.stride, pair, PAIR_OF_X, total);
     }
-  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+    store_vf(acc + v, total);
+  }
+#endif
+#undef PAIR_OF_X
 }
 
 /* total + a block of FP4 codes times one token. */
