@@ -256,6 +256,19 @@ for (const body of kernelBodiesHere) {
             }
           }
         });
+        test(`${format}: each of two to nine tokens is bitwise what it is alone`, async () => {
+          state = 5;
+          const [rows, columns, most] = [40, 768, 9];
+          const matrix = example(format, rows, columns);
+          const x = Float32Array.from({ length: most * columns }, normal);
+          const expected: number[] = [];
+          for (let t = 0; t < most; t++)
+            expected.push(...Array.from(await multiply(device, matrix, x.slice(t * columns, (t + 1) * columns), 1)));
+          for (let tokens = 2; tokens <= most; tokens++) {
+            const together = await multiply(device, matrix, x.slice(0, tokens * columns), tokens);
+            assert.deepEqual(Array.from(together), expected.slice(0, tokens * rows), `${tokens} tokens`);
+          }
+        });
         if (format === "FP8" || format === "FP4" || format === "MXFP4")
           test(`${format}: extreme scales, and NaN, are the same for one token and for several`, async () => {
             state = 7;

@@ -266,8 +266,11 @@ static inline __attribute__((always_inline)) void streams_of_format(const i64 fo
     const i64 n = min_i64(4, tokens - t);
     const float* four[4];
     float sums[4][TILE] __attribute__((aligned(64)));
-    for (i64 i = 0; i < 4; i++) four[i] = x[t + min_i64(i, n - 1)];
-    for (i64 i = 0; i < n; i++) FOR_VECTORS store_vf(sums[i] + v, load_vf(acc[t + i] + v));
+    for (i64 i = 0; i < 4; i++) {
+      const i64 token = t + min_i64(i, n - 1);
+      four[i] = x[token];
+      FOR_VECTORS store_vf(sums[i] + v, load_vf(acc[token] + v));
+    }
     stream_of_format(format, 4, m, rows, first, count, four, sums);
     for (i64 i = 0; i < n; i++) FOR_VECTORS store_vf(acc[t + i] + v, load_vf(sums[i] + v));
   }
