@@ -4,7 +4,7 @@ import type { z } from "zod";
 import { fromJson } from "../../chat/read-json.ts";
 import { RequestError } from "../../errors.ts";
 import { type Json, JsonObject } from "../../json/parse-json.ts";
-import { Turn } from "../turn.ts";
+import { requestPacer } from "../request-pacer.ts";
 
 export interface RequestBody<T> {
   readonly value: T;
@@ -25,11 +25,11 @@ export async function readBody<T>(schema: BodySchema<T>, body: Json | undefined)
   const json = new JsonObject(body.entries.filter(([, value]) => value !== null));
   // What no schema knows is not looked at: it may be as large as a body.
   const known = json.entries.filter(([key]) => Object.hasOwn(schema.shape, key));
-  const turn = new Turn();
+  const pacer = requestPacer();
   const plain = fromJson(new JsonObject(known));
-  await turn.mayPass();
+  await pacer.pause();
   const parsed = schema.safeParse(plain);
-  await turn.mayPass();
+  await pacer.pause();
   if (parsed.success) return { value: parsed.data, json };
   const issue = deepestIssue(parsed.error.issues[0]!);
   const where = printPath(issue.path);

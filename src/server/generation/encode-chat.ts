@@ -8,8 +8,8 @@ import { openedCalls, renderPrompt } from "../../chat/render-prompt.ts";
 import { fullToolName } from "../../chat/tool-block.ts";
 import type { RequestImage } from "../../engine/batching/engine-port.ts";
 import { ImagePlaces } from "../../engine/vision/place-images.ts";
+import { requestPacer } from "../request-pacer.ts";
 import type { Services } from "../route.ts";
-import { Turn } from "../turn.ts";
 import type { ConversationMemory } from "./conversation-memory.ts";
 import { checkImages, preparePromptImages } from "./prompt-images.ts";
 import { restoreHistory } from "./restore-history.ts";
@@ -41,9 +41,9 @@ export async function encodeChat(given: ChatRequest, context: ChatContext): Prom
   const info = services.requireInfo();
   checkImages(given, info);
   const request = await restoreHistory(withoutBillingHeaders(given), memory.turns, namespace);
-  const turn = new Turn();
+  const pacer = requestPacer();
   const prompt = renderPrompt(request, dialect);
-  await turn.mayPass();
+  await pacer.pause();
   const images = await preparePromptImages(prompt.images, services);
   const places = info.images && images.length > 0 ? new ImagePlaces(info.images.tokenId, images) : undefined;
   const tokenIds = await memory.tokens.encode(

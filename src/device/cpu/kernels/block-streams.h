@@ -4,7 +4,6 @@
 #pragma once
 #include "activations.h"
 #include "dot.h"
-#include "few-block-streams.h"
 
 /* The same in a loop: where straight code for four short vectors would be too much. */
 #define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)

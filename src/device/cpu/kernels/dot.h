@@ -119,24 +119,6 @@ static inline __attribute__((always_inline)) vi dot_nibbles(vi sum, const vi q[4
 #endif
 }
 
-/* The same for several tokens by turns: from `start` on, dwords of weights in low halves one after another, then the end. */
-static inline vi start_nibbles(i32 start) { return vi_of(SUMS_IN_16_BITS ? 0 : start); }
-static inline vi add_nibbles(vi sum, vi w, i32 x) {
-#if SUMS_IN_16_BITS
-  return (vi)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(x)));
-#else
-  return dot_7bit(sum, w, x);
-#endif
-}
-static inline vi end_nibbles(vi sum, i32 start) {
-#if SUMS_IN_16_BITS
-  return (vi)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1)) + start;
-#else
-  (void)start; /* sums began with it */
-  return sum;
-#endif
-}
-
 /* A table of 16 bytes looked up by the low 4 bits of every byte (whose high bits are 0). */
 static inline vi lookup_16(const u8 table[16], vi index) {
 #if defined(__AVX512BW__)

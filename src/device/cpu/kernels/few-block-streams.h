@@ -1,22 +1,11 @@
 /*
  * Two to seven tokens times int8 blocks, without a panel in between: what is stored is transposed as it is, and weights are taken out
- * of it where they are multiplied, once for two to four tokens.
+ * of it where they are multiplied, once for two to four tokens. For vectors of a whole tile; with shorter ones a panel is not much slower.
  */
 #pragma once
 #include "activations.h"
 #include "dot.h"
 
-/*
- * Four activations for dword j of the first block of a pair. That block lies two bytes off the dwords: as the halves of its first and
- * its last dword are put together, its weights come in the order n - 2, n - 1, 0, 1, 2, 3 ... of the n that they are, and x with them.
- */
-static inline i32 four_across(const i8* x, const int n, const int j) {
-  return j > 0 ? *(const u32_at*)(x + 4 * j - 2) : (i32)(*(const u16_at*)(x + n - 2) | (u32)*(const u16_at*)x << 16);
-}
-
-enum { GROUP_PAIRS = 4 };
-
-#if LANES == 16 /* with shorter vectors a panel is not much slower */
 enum { MOST_FEW_TOKENS = 7, FEW_TOGETHER = 4, GROUP_BLOCKS = 2 * GROUP_PAIRS, GROUP_STARTS = 2 * GROUP_BLOCKS };
 
 /*
@@ -26,17 +15,15 @@ enum { MOST_FEW_TOKENS = 7, FEW_TOGETHER = 4, GROUP_BLOCKS = 2 * GROUP_PAIRS, GR
 static inline __attribute__((always_inline)) void starts_of_group(const i64 format, const Activations* x, const i64* block, i64 tokens, i32* start) {
   const i32 zero = -zero_point(format, BIAS_8);
   if (x->together == 1)
-    for (i64 t = 0; t < tokens; t++)
-      for (int b = 0; b < GROUP_STARTS; b += LANES) {
-        const vi halves = load_vi(x->sums + 2 * block[t] + b);
-        store_vi(start + GROUP_STARTS * t + b, (halves + swap_pairs(halves)) * zero);
-      }
+    for (i64 t = 0; t < tokens; t++) {
+      const vi halves = load_vi(x->sums + 2 * block[t]), swapped = __builtin_shufflevector(halves, halves, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+      store_vi(start + GROUP_STARTS * t, (halves + swapped) * zero);
+    }
   else
-    for (int b = 0; b < GROUP_BLOCKS; b++)
-      for (int t = 0; t < TOGETHER; t += LANES) {
-        const i32* sums = x->sums + 2 * (block[0] / TOGETHER * TOGETHER + b * TOGETHER) + t;
-        store_vi(start + b * TOGETHER + t, (load_vi(sums) + load_vi(sums + TOGETHER)) * zero);
-      }
+    for (int b = 0; b < GROUP_BLOCKS; b++) {
+      const i32* sums = x->sums + 2 * (block[0] / TOGETHER * TOGETHER + b * TOGETHER);
+      store_vi(start + b * TOGETHER, (load_vi(sums) + load_vi(sums + TOGETHER)) * zero);
+    }
 }
 
 /* acc[t] += a group of blocks, whose dwords are d, times T tokens, whose first blocks have these numbers. */
@@ -62,25 +49,19 @@ static inline __attribute__((always_inline)) void few_tokens_of_group(const i64 
     UNROLL for (int k = 0; k < 2; k++, start += next_start) {
       if (k) b += together;
       vi sum[FEW_TOGETHER];
-      UNROLL for (int t = 0; t < T; t++) {
-        const i32 first = start[start_of_token * t];
-        sum[t] = format == Q4_0 ? start_nibbles(first) : vi_of(first);
-      }
+      UNROLL for (int t = 0; t < T; t++) sum[t] = vi_of(start[start_of_token * t]);
       UNROLL for (int j = 0; j < half; j++) {
         const vi w = k ? d[half + 1 + j] : j ? d[j] : (d[0] & (i32)0xffff0000) | (d[half] & 0xffff);
         UNROLL for (int h = 0; h < halves; h++) {
           const vi part = format != Q4_0 ? w ^ flip_of(BIAS_8) : (h ? w >> 4 : w) & 0x0f0f0f0f;
           UNROLL for (int t = 0; t < T; t++) {
             const i8* at = bytes[t] + BLOCK * b + 16 * h + 4 * j;
-            const i32 four = k ? *(const i32*)at : j ? *(const i32_at*)(at - 2) : edge[h][t];
-            sum[t] = format == Q4_0 ? add_nibbles(sum[t], part, four) : dot_8bit(sum[t], part, four);
+            const i32 four = k ? *(const i32*)at : j ? (i32)*(const u32_at*)(at - 2) : edge[h][t];
+            sum[t] = dot_7bit(sum[t], part, four); /* unsigned bytes, of 8 bits too */
           }
         }
       }
-      UNROLL for (int t = 0; t < T; t++) {
-        const vi whole = format == Q4_0 ? end_nibbles(sum[t], start[start_of_token * t]) : sum[t];
-        total[t] = fma_vf(vf_of_vi(whole), scale[k] * vf_of(scales[t][b]), total[t]);
-      }
+      UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale[k] * vf_of(scales[t][b]), total[t]);
     }
   }
   UNROLL for (int t = 0; t < T; t++) store_vf(acc[t], total[t]);
@@ -97,28 +78,26 @@ static inline __attribute__((always_inline)) void few_streams_of_blocks(const i6
   const i32* start = starts + (x->together == 1 ? 0 : block[0] % TOGETHER);
   for (i64 group = 0; group < m->columns / BLOCK / GROUP_BLOCKS; group++) {
     starts_of_group(format, x, block, tokens, starts);
-    IN_TURN {
-      _Pragma("clang loop unroll(disable)") for (int k = 0; k < chunks; k++) {
-        vi four[4];
-        transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, group * 4 * dwords + 16 * k, four);
-        UNROLL for (int j = 0; j < 4; j++) store_vi(raw[4 * k + j], four[j]);
-        /* as much of each stream ahead is 32 bytes for 16 of all vectors: each second time a line */
-        const i64 sixteen = (group * TILE_VECTORS + v / LANES) * chunks + k;
-        if (m->ahead && sixteen % (2 * TILE_VECTORS) == 0)
-          UNROLL for (int stream = 0; stream < STREAMS; stream++) __builtin_prefetch(m->ahead + stream * apart + 32 / TILE_VECTORS * sixteen, 0, 3);
-      }
-#define SOME(T) few_tokens_of_group(format, T, raw, x, block + t, start + start_of_token * t, (float(*)[TILE])&acc[t][v]), t += T
-      i64 t = 0;
-      if (tokens >= 4 && tokens != 5) SOME(4);
-      if (tokens - t == 3 || tokens == 5) SOME(3);
-      if (tokens - t == 2) SOME(2);
-#undef SOME
+    _Pragma("clang loop unroll(disable)") for (int k = 0; k < chunks; k++) {
+      vi four[4];
+      transpose_16_bytes(rows.at, rows.stride, 0, group * 4 * dwords + 16 * k, four);
+      UNROLL for (int j = 0; j < 4; j++) store_vi(raw[4 * k + j], four[j]);
+      /* as much of each stream ahead is 32 bytes: each second time a line */
+      const i64 sixteen = group * chunks + k;
+      if (m->ahead && sixteen % 2 == 0)
+        UNROLL for (int stream = 0; stream < STREAMS; stream++) __builtin_prefetch(m->ahead + stream * apart + 32 * sixteen, 0, 3);
     }
-    for (i64 t = 0; t < tokens; t++) block[t] += GROUP_BLOCKS * x->together;
+#define SOME(T) few_tokens_of_group(format, T, raw, x, block + t, start + start_of_token * t, acc + t), t += T
+    i64 t = 0;
+    if (tokens >= 4 && tokens != 5) SOME(4);
+    if (tokens - t == 3 || tokens == 5) SOME(3);
+    if (tokens - t == 2) SOME(2);
+#undef SOME
+    for (i64 i = 0; i < tokens; i++) block[i] += GROUP_BLOCKS * x->together;
   }
 }
 
-/* acc[t] += all columns times two to seven activations; 0 where a panel is needed. `raw` is room for eight blocks of a tile. */
+/* acc[t] += all columns times two to seven activations; 0 where a panel is needed. `room` is for eight blocks of a tile. */
 int OF_BODY(stream_few)(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* room) {
   if (tokens < 2 || tokens > MOST_FEW_TOKENS || m->columns / BLOCK % GROUP_BLOCKS) return 0;
   i32(*raw)[LANES] = (i32(*)[LANES])room->bytes;
@@ -127,4 +106,3 @@ int OF_BODY(stream_few)(const Matrix* m, Rows rows, const Activations* x, i64 to
   else return 0;
   return 1;
 }
-#endif

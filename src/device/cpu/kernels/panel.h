@@ -103,15 +103,6 @@ static inline __attribute__((always_inline)) void transpose_quads(vi a, vi b, vi
 }
 
 #if LANES >= 8
-/* Dwords 1, 0, 3, 2 ... */
-static inline vi swap_pairs(vi x) {
-#if LANES == 16
-  return (vi)_mm512_shuffle_epi32((__m512i)x, 0xb1);
-#else
-  return (vi)_mm256_shuffle_epi32((__m256i)x, 0xb1);
-#endif
-}
-
 enum { QUAD_LANES = LANES / 4 };
 
 /* Lane k of four[g] holds a dword each of rows 4g ...: out[v][k] = those of the rows of vector v of a tile. */
@@ -210,7 +201,7 @@ static inline __attribute__((always_inline)) void fetch_ahead(const Matrix* m, i
  * the other. Transposed together, the scales need no loads of their own (which cost as much as all else here). Two of Q8_0 are 68
  * bytes, 17 dwords, in the same way.
  */
-enum { MOST_PAIR_DWORDS = 17 };
+enum { MOST_PAIR_DWORDS = 17, GROUP_PAIRS = 4 /* a whole number of 16 bytes */ };
 static inline int pair_dwords(i64 format) { return format == Q4_0 ? 9 : 17; }
 
 /* d[dword] of the pair of blocks that begins at `from` in LANES rows; no byte behind it is read. */
@@ -218,6 +209,14 @@ static inline __attribute__((always_inline)) void load_pair(const i64 format, co
   const int half = pair_dwords(format) / 2;
   UNROLL for (int k = 0; k <= half; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
   UNROLL for (int k = half + 1; k <= 2 * half; k += 4) transpose_16_bytes(at, stride, 0, from + 4 * k, d + k);
+}
+
+/*
+ * Four activations for dword j of the first block of a pair. That block lies two bytes off the dwords: as the halves of its first and
+ * its last dword are put together, its weights come in the order n - 2, n - 1, 0, 1, 2, 3 ... of the n that they are, and x with them.
+ */
+static inline i32 four_across(const i8* x, const int n, const int j) {
+  return j > 0 ? *(const u32_at*)(x + 4 * j - 2) : (i32)(*(const u16_at*)(x + n - 2) | (u32)*(const u16_at*)x << 16);
 }
 
 /* The weights of both blocks without their scales: four dwords a block of Q4_0, two weights a byte; eight of Q8_0. */

@@ -1,6 +1,9 @@
 /* The products of one instruction set: compiled once for each, with BODY as its name and the compiler's flags for it. */
 #include "block-products.h"
 #include "block-streams.h"
+#if LANES == TILE
+#include "few-block-streams.h"
+#endif
 #include "gated.h"
 #include "product.h"
 #include "quantize.h"
