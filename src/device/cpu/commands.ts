@@ -29,14 +29,10 @@ export const tile = 16;
 /** Tokens that a worker multiplies a tile of weights with before it goes on, where there are few rows and many tokens. */
 const tokensOfPart = 128;
 
-/**
- * Rows of int8 blocks that lie next to each other, block by block, in steps of many tokens: TOGETHER in kernels/activations.h. A few
- * tokens lie row by row.
- */
+/** Rows of int8 blocks that lie next to each other, block by block, in steps of several tokens: TOGETHER in kernels/activations.h. */
 const rowsTogether = 16;
-const fewestTogether = 8;
 
-const together = (tokens: number) => (tokens < fewestTogether ? 1 : rowsTogether);
+const together = (tokens: number) => (tokens === 1 ? 1 : rowsTogether);
 
 /** A tensor's rows in int8 blocks. */
 interface Quantized {

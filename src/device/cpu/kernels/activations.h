@@ -35,7 +35,7 @@ typedef struct {
   i64 together;        /* 1 or TOGETHER */
   i64 first_row, first_column;
   const i32* index; /* or 0; only for rows that lie alone */
-  Magnitudes range; /* of the only row, or not known */
+  const Magnitudes* ranges; /* of the rows from the first on, or 0: not known */
 } Activations;
 
 enum { TOGETHER = 16 };

@@ -18,49 +18,53 @@ static inline Kind kind_of(i64 format) {
   return (Kind){format == Q8_0, scale_group(format), has_minima(format), zero_point(format, BIAS_8)};
 }
 
-/* T tokens; `together` as in Activations. What kinds differ in is known at run time where it costs no more than a branch a block. */
+/*
+ * T tokens, of which n count: others that lie together with them are multiplied as well, whatever stands in their place. What kinds
+ * differ in is known at run time where it costs no more than a branch a block.
+ */
 static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, const int is_8bit, const int group, const i64 together, Kind kind,
-                                                                  const Panel* p, i64 first, i64 count, const Activations* x, i64 t0,
+                                                                  const Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 n,
                                                                   float (*acc)[TILE]) {
-  const i8* bytes[TOKENS_OF_BYTES];
-  const float* scales[TOKENS_OF_BYTES];
-  const i32* sums[TOKENS_OF_BYTES];
-  const i64 first_block = block_of(x, activation_row(x, t0), first);
-  UNROLL for (int t = 0; t < T; t++) {
-    const i64 block = together == 1 ? block_of(x, activation_row(x, t0 + t), first) : first_block + t;
-    bytes[t] = x->bytes + BLOCK * block;
-    scales[t] = x->scales + block;
-    sums[t] = x->sums + (together == 1 ? 2 * block : sums_of(x, first_block) + t);
-  }
+  const i64 block = block_of(x, activation_row(x, t0), first);
   for (int v = 0; v < TILE; v += LANES) {
+    const i8* bytes = x->bytes + BLOCK * block;
+    const float* scales = x->scales + block;
+    const i32* sums = x->sums + sums_of(x, block);
+    const i32* weights = &p->bytes[0][v];
+    const float* of_weights = &p->scales[0][v];
     vf total[TOKENS_OF_BYTES];
-    UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(&acc[t0 + t][v]);
+    UNROLL for (int t = 0; t < T; t++) total[t] = t < n ? load_vf(&acc[t0 + t][v]) : vf_of(0);
     for (i64 b = 0; b < count / BLOCK; b++) {
       for (int half = 0; half < BLOCK / group; half++) { /* Q6_K: two scales a block */
         const int dwords = group / 4;
         vi sum[TOKENS_OF_BYTES];
         UNROLL for (int t = 0; t < T; t++) {
-          const i32* both = sums[t] + 2 * b * together;
-          const i32 of_group = group == 16 ? both[half * together] : both[0] + both[together];
+          const i32 of_group = group == 16 ? sums[half * together + t] : sums[t] + sums[together + t];
           sum[t] = vi_of(-kind.zero * of_group);
         }
         UNROLL_DOTS for (int j = 0; j < dwords; j++) {
-          const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
+          const vi w = load_vi(weights + TILE * j);
           UNROLL for (int t = 0; t < T; t++) {
-            const i32 four = *(const i32*)(bytes[t] + BLOCK * together * b + group * half + 4 * j);
+            const i32 four = *(const i32*)(bytes + BLOCK * t + group * half + 4 * j);
             sum[t] = is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
           }
         }
-        const vf scale = load_vf(&p->scales[group == 16 ? 2 * b + half : b][v]);
-        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b * together]), total[t]);
-        if (kind.has_minima) {
-          const vf minimum = load_vf(&p->minima[b][v]);
-          UNROLL for (int t = 0; t < T; t++)
-            total[t] = fma_vf(minimum, vf_of(-scales[t][b * together] * (float)(sums[t][2 * b * together] + sums[t][(2 * b + 1) * together])), total[t]);
-        }
+        const vf scale = load_vf(of_weights);
+        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t]), total[t]);
+        weights += TILE * dwords, of_weights += TILE;
       }
+      if (kind.has_minima) {
+        const vf minimum = load_vf(&p->minima[b][v]);
+        UNROLL for (int t = 0; t < T; t++)
+          total[t] = fma_vf(minimum, vf_of(-scales[t] * (float)(sums[t] + sums[together + t])), total[t]);
+      }
+      bytes += BLOCK * together, scales += together, sums += 2 * together;
+      MOVING(bytes);
+      MOVING(scales);
+      MOVING(sums);
     }
-    UNROLL for (int t = 0; t < T; t++) store_vf(&acc[t0 + t][v], total[t]);
+    UNROLL for (int t = 0; t < T; t++)
+      if (t < n) store_vf(&acc[t0 + t][v], total[t]);
   }
 }
 
@@ -74,17 +78,11 @@ static inline __attribute__((always_inline)) void bytes_of_some(const int is_8bi
   if (!may_have_minima) kind.has_minima = 0;
   if (is_8bit) kind.zero = 0; /* where their products differ they are signed */
   const Kind with = {is_8bit, group, 1, 0}, without = {is_8bit, group, 0, kind.zero};
-  if (x->together == TOGETHER) {
-    if (may_have_minima && kind.has_minima)
-      for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES)
-        bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, with, p, first, count, x, t, acc);
-    else
-      for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES)
-        bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, without, p, first, count, x, t, acc);
-  } else if (TOKENS_OF_BYTES == 4) /* fewer than 8 tokens lie alone */
-    for (; t + 4 <= tokens; t += 4) bytes_of_tokens(4, is_8bit, group, 1, kind, p, first, count, x, t, acc);
-  for (; t + 2 <= tokens; t += 2) bytes_of_tokens(2, is_8bit, group, x->together, kind, p, first, count, x, t, acc);
-  if (t < tokens) bytes_of_tokens(1, is_8bit, group, x->together, kind, p, first, count, x, t, acc);
+  for (i64 n; (n = min_i64(TOKENS_OF_BYTES, tokens - t)) > (TOKENS_OF_BYTES + 4) / 4; t += n)
+    if (may_have_minima && kind.has_minima) bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, with, p, first, count, x, t, n, acc);
+    else bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, without, p, first, count, x, t, n, acc);
+  if (tokens - t >= 2) bytes_of_tokens(2, is_8bit, group, TOGETHER, kind, p, first, count, x, t, 2, acc), t += 2;
+  if (t < tokens) bytes_of_tokens(1, is_8bit, group, x->together, kind, p, first, count, x, t, 1, acc); /* which may lie alone */
 }
 
 #if defined(__AMX_INT8__)

@@ -68,14 +68,20 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
     const u8* at = rows.at + v * rows.stride;
     vf total = vf_of(0);
     i64 pair = 0;
+    const i8* next_bytes = bytes;
+    const float* next_scales = scales;
+    const i32* next_sums = sums;
     for (; pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS) {
       vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
       UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
-        const i64 b = 2 * (pair + p) * together;
         fetch_portion(m, (pairs * v / LANES + pair) / GROUP_PAIRS, GROUP_PAIRS * LANES * pair_bytes, p, GROUP_PAIRS);
         UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
           transpose_16_bytes(at, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
-        total = add_two_blocks(format, d + dwords * p, PAIR_OF_X, total);
+        total = add_two_blocks(format, d + dwords * p, next_bytes, next_scales, next_sums, together, total);
+        next_bytes += 2 * BLOCK * together, next_scales += 2 * together, next_sums += 4 * together;
+        MOVING(next_bytes);
+        MOVING(next_scales);
+        MOVING(next_sums);
       }
     }
     for (; pair < pairs; pair++) {
@@ -94,7 +100,6 @@ static inline __attribute__((always_inline)) vf add_fp4_block(const vi q[4], vf 
   return fma_vf(vf_of_vi(dot_fp4(vi_of(-zero_point(FP4, BIAS_8) * x_sum), q, bytes)), scale * vf_of(x_scale), total);
 }
 
-/* Four blocks of MXFP4 are 68 bytes, as two of Q8_0 are; block k begins in the middle of dword 4 * k, with its scale. */
 static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
   const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together;
   vf total[TILE_VECTORS];
@@ -107,9 +112,8 @@ static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* 
         const i64 b = block + (4 * four + k) * together;
         const i32* sums = x->sums + sums_of(x, b);
         fetch_portion(m, four * TILE_VECTORS + v / LANES, LANES * 68, k, 4);
-        UNROLL for (int j = 0; j < 4; j++) q[j] = k == 3 ? d[13 + j] : (vi)((vu)d[4 * k + j] >> (8 * k + 8)) | d[4 * k + j + 1] << (24 - 8 * k);
-        const vf scale = e8m0_half_to_vf((vi)((vu)d[4 * k] >> 8 * k) & 0xff, 0);
-        total[v / LANES] = add_fp4_block(q, scale, x->bytes + BLOCK * b, x->scales[b], sums[0] + sums[together], total[v / LANES]);
+        mxfp4_codes(d, k, q);
+        total[v / LANES] = add_fp4_block(q, mxfp4_scale(d, k), x->bytes + BLOCK * b, x->scales[b], sums[0] + sums[together], total[v / LANES]);
       }
     }
   FOR_VECTORS store_vf(acc + v, total[v / LANES]);
@@ -187,8 +191,7 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
       vi four[4]; /* [rows 4g ...] lane: block */
       _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
         vi sums[4];
-        UNROLL for (int i = g * QUAD_BLOCKS; i < (g + 1) * QUAD_BLOCKS; i++)
-          fetch_line(ahead, apart, b * TILE * 16 / LINE + i);
+        if (g * QUAD_BLOCKS % 4 == 0) fetch_four_lines(ahead, apart, b * TILE * 16 / LINE + g * QUAD_BLOCKS);
         UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(start, load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
         four[g] = sum_lanes(sums);
       }

@@ -87,7 +87,7 @@ static inline __attribute__((always_inline)) void add_line(const i64 format, con
 }
 
 /* Rows of a vector that are multiplied in turn: eight rows, so that lines fit the cache where rows are a power of two apart. */
-enum { GROUPS = LANES == 16 ? 2 : 4 };
+enum { GROUPS = LANES == 16 ? 2 : 4, MOST_TOGETHER = LANES == 16 ? 8 : 4 };
 
 /*
  * acc[t] += columns first .. first + count times T tokens: the sums of floats_of_tokens, without a panel in between. A line of these rows
@@ -98,24 +98,28 @@ static inline __attribute__((always_inline)) void stream_of_format(const i64 for
   const int bytes = bytes_of_number(format), columns = LINE / bytes, groups = T == 1 ? GROUPS : 2, together = T == 1 ? 4 : groups;
   const u8* ahead = m->ahead ? m->ahead : rows.at; /* something in any case: no branch between products */
   const i64 apart = m->ahead_rows * m->row_bytes;
-  const float* x[4];
+  const float* x[T];
   UNROLL for (int t = 0; t < T; t++) x[t] = tokens[t];
+  i64 line = first / columns * TILE;
   IN_TURN {
     const u8* at = rows.at + v * rows.stride + first * bytes;
-    vf sum[4][T];
+    vf sums[T][4];
     vi s[4];
-    UNROLL for (int row = 0; row < 4; row++)
-      UNROLL for (int t = 0; t < T; t++) sum[row][t] = vf_of(0);
-    UNROLL for (int part = 0; part < 4; part += together)
+    for (int part = 0; part < 4; part += together) {
+      vf sum[4][T];
+      UNROLL for (int row = 0; row < together; row++)
+        UNROLL for (int t = 0; t < T; t++) sum[row][t] = vf_of(0);
       for (i64 c = 0; c < count; c += columns)
-        UNROLL for (int row = part; row < part + together; row += groups) {
-          UNROLL for (int i = row * QUAD_ROWS; i < (row + groups) * QUAD_ROWS; i++)
-            fetch_line(ahead, apart, (first + c) / columns * TILE + v + i);
-          add_line(format, T, groups, at + row * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x, c, sum[row]);
+        UNROLL for (int row = 0; row < together; row += groups) {
+          UNROLL for (int i = 0; i < groups * QUAD_ROWS; i += 4, line += 4) fetch_four_lines(ahead, apart, line);
+          add_line(format, T, groups, at + (part + row) * rows.stride + c * bytes, rows.stride, 4 * rows.stride, x, c, sum[row]);
           __asm__ volatile("" ::: "memory"); /* else the compiler loads the lines of other rows first, and spills */
         }
-    UNROLL for (int t = 0; t < T; t++) {
-      transpose_quads((vi)sum[0][t], (vi)sum[1][t], (vi)sum[2][t], (vi)sum[3][t], s);
+      UNROLL for (int row = 0; row < together; row++)
+        UNROLL for (int t = 0; t < T; t++) sums[t][part + row] = sum[row][t];
+    }
+    for (int t = 0; t < T; t++) {
+      transpose_quads((vi)sums[t][0], (vi)sums[t][1], (vi)sums[t][2], (vi)sums[t][3], s);
       store_vf(acc[t] + v, load_vf(acc[t] + v) + (((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3])));
     }
   }
@@ -203,57 +207,91 @@ static NEVER_INLINE int scale_for_fp8(const Matrix* m, i64 block_row, i64 first,
   return 1;
 }
 
+/* Tokens that are multiplied together with codes of FP8: as many as registers allow. */
+enum { MOST_OF_FP8 = LANES == 16 ? 4 : 1, MOST_FP8_STREAMS = LANES == 16 ? 8 : 3 };
+
 /*
  * FP8: codes are multiplied as they are, and x with the scale that the tile's rows share and with 2^8 that codes are short of. Both are
  * powers of two, so that no product changes. Of four rows a line each is used up in turn. 0 where scales are not like that, and for NaN.
+ * T tokens, of which n exist; there is room for as many, times their scales.
  */
-static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, Magnitudes range, const float* x, float* acc) {
-  float scaled[STRETCH] __attribute__((aligned(64)));
+static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, const Matrix* m, Rows rows, i64 first, i64 count, const Magnitudes* ranges,
+                                                               const float* const* tokens, i64 n, float (*acc)[TILE], float (*scaled)[STRETCH]) {
   u16 halves[4][FP8_COLUMNS] __attribute__((aligned(64)));
   const i64 last_row = rows.first_row + (rows.stride ? TILE - 1 : 0), block_row = rows.first_row / m->block_rows;
   if (m->block_columns % LANES || block_row != last_row / m->block_rows) return 0;
-  if (!scale_for_fp8(m, block_row, first, count, range, x, scaled) && !scale_for_fp8(m, block_row, first, count, magnitudes_of(x, count), x, scaled))
-    return 0;
+  const float* x[MOST_OF_FP8];
+  for (i64 t = 0; t < T; t++) {
+    x[t] = scaled[min_i64(t, n - 1)];
+    if (t < n && !scale_for_fp8(m, block_row, first, count, ranges ? ranges[t] : (Magnitudes){0, 0}, tokens[t], scaled[t]) &&
+        !scale_for_fp8(m, block_row, first, count, magnitudes_of(tokens[t], count), tokens[t], scaled[t]))
+      return 0;
+  }
   const u8* ahead = m->ahead ? m->ahead : rows.at;
   const i64 apart = m->ahead_rows * m->row_bytes;
-  vi greatest = vi_of(0), four[FP8_VECTORS][4];
+  vi greatest = vi_of(0), four[MOST_OF_FP8][FP8_VECTORS][4];
   i64 line = first / FP8_COLUMNS * TILE;
   for (int g = 0; g < 4; g++) {
-    vf sum[FP8_VECTORS][4];
-    UNROLL for (int i = 0; i < FP8_VECTORS; i++)
-      UNROLL for (int r = 0; r < 4; r++) sum[i][r] = vf_of(0);
+    vf sum[MOST_OF_FP8][FP8_VECTORS][4];
+    UNROLL for (int t = 0; t < T; t++)
+      UNROLL for (int i = 0; i < FP8_VECTORS; i++)
+        UNROLL for (int r = 0; r < 4; r++) sum[t][i][r] = vf_of(0);
     for (i64 c = 0; c < count; c += FP8_COLUMNS, line += 4) {
+      fetch_four_lines(ahead, apart, line);
       UNROLL for (int r = 0; r < 4; r++) {
         const u8* at = rows.at + (4 * g + r) * rows.stride + first + c;
-        fetch_line(ahead, apart, line + r);
+        MOVING(at);
         UNROLL for (int i = 0; i < FP8_COLUMNS; i += 2 * LANES) store_vi(halves[r] + i, halves_of_fp8(at + i));
         UNROLL for (int i = 0; i < FP8_COLUMNS; i += 4 * LANES) greatest = greatest_bytes(greatest, load_vi(at + i) & 0x7f7f7f7f);
       }
       __asm__("" : "+m"(halves)); /* else the compiler leaves memory out, and converting halves in a register is a shuffle more */
       UNROLL for (int i = 0; i < FP8_COLUMNS / LANES; i++) {
-        const vf value = load_vf(scaled + c + LANES * i);
-        vf* of_rows = sum[i % FP8_VECTORS];
-        UNROLL for (int r = 0; r < 4; r++) of_rows[r] = fma_vf(load_halves(halves[r] + LANES * i), value, of_rows[r]);
+        vf value[MOST_OF_FP8];
+        UNROLL for (int t = 0; t < T; t++) value[t] = load_vf(x[t] + c + LANES * i);
+        UNROLL for (int r = 0; r < 4; r++) {
+          const vf w = load_halves(halves[r] + LANES * i);
+          UNROLL for (int t = 0; t < T; t++) sum[t][i % FP8_VECTORS][r] = fma_vf(w, value[t], sum[t][i % FP8_VECTORS][r]);
+        }
       }
     }
-    UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
-      vi t[4];
-      transpose_quads((vi)sum[i][0], (vi)sum[i][1], (vi)sum[i][2], (vi)sum[i][3], t);
-      four[i][g] = (vi)(((vf)t[0] + (vf)t[1]) + ((vf)t[2] + (vf)t[3]));
-    }
+    UNROLL for (int t = 0; t < T; t++)
+      UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
+        vi s[4];
+        transpose_quads((vi)sum[t][i][0], (vi)sum[t][i][1], (vi)sum[t][i][2], (vi)sum[t][i][3], s);
+        four[t][i][g] = (vi)(((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3]));
+      }
   }
   if (has_byte(greatest, 0x7f)) return 0;
-  vi part[TILE_VECTORS][4]; /* of each four of the sums, rows side by side */
-  UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
-    vi of_rows[TILE_VECTORS][QUAD_LANES];
-    rows_of_quads(four[i], of_rows);
-    UNROLL for (int v = 0; v < TILE_VECTORS; v++)
-      UNROLL for (int k = 0; k < QUAD_LANES; k++) part[v][QUAD_LANES * i + k] = of_rows[v][k];
+  for (i64 t = 0; t < n; t++) {
+    vi part[TILE_VECTORS][4]; /* of each four of the sums, rows side by side */
+    UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
+      vi of_rows[TILE_VECTORS][QUAD_LANES];
+      rows_of_quads(four[t][i], of_rows);
+      UNROLL for (int v = 0; v < TILE_VECTORS; v++)
+        UNROLL for (int k = 0; k < QUAD_LANES; k++) part[v][QUAD_LANES * i + k] = of_rows[v][k];
+    }
+    FOR_VECTORS {
+      const vi* p = part[v / LANES];
+      store_vf(acc[t] + v, load_vf(acc[t] + v) + (((vf)p[0] + (vf)p[1]) + ((vf)p[2] + (vf)p[3])));
+    }
   }
-  FOR_VECTORS {
-    const vi* p = part[v / LANES];
-    store_vf(acc + v, load_vf(acc + v) + (((vf)p[0] + (vf)p[1]) + ((vf)p[2] + (vf)p[3])));
+  return 1;
+}
+
+/* acc[t] += columns first .. first + count of FP8 times n tokens; 0 where a panel is needed, which then has to do the same for all. */
+static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, const Magnitudes* ranges, const float* const* x, i64 n,
+                                   float (*acc)[TILE], Panel* room) {
+  float sums[MOST_FLOAT_STREAMS][TILE] __attribute__((aligned(64)));
+  float(*scaled)[STRETCH] = (float(*)[STRETCH])room->floats;
+  for (i64 t = 0; t < n; t++) FOR_VECTORS store_vf(sums[t] + v, load_vf(acc[t] + v));
+  for (i64 t = 0, some; t < n; t += some) {
+    some = min_i64(MOST_OF_FP8, n - t);
+    const Magnitudes* of_some = ranges ? ranges + t : 0;
+    const int done = MOST_OF_FP8 == 1 || some == 1 ? fp8_of_tokens(1, m, rows, first, count, of_some, x + t, 1, sums + t, scaled)
+                               : fp8_of_tokens(MOST_OF_FP8, m, rows, first, count, of_some, x + t, some, sums + t, scaled);
+    if (!done) return 0;
   }
+  for (i64 t = 0; t < n; t++) FOR_VECTORS store_vf(acc[t] + v, load_vf(sums[t] + v));
   return 1;
 }
 #endif
@@ -262,16 +300,17 @@ static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 co
 static inline __attribute__((always_inline)) void streams_of_format(const i64 format, const Matrix* m, Rows rows, i64 first, i64 count,
                                                                     const float* const* x, i64 tokens, float (*acc)[TILE]) {
   i64 t = 0;
-  for (; tokens - t > 2; t += 4) {
-    const i64 n = min_i64(4, tokens - t);
-    const float* four[4];
-    float sums[4][TILE] __attribute__((aligned(64)));
-    for (i64 i = 0; i < 4; i++) {
+  for (; tokens - t > 2; t += MOST_TOGETHER) {
+    const i64 n = min_i64(MOST_TOGETHER, tokens - t);
+    const float* some[MOST_TOGETHER];
+    float sums[MOST_TOGETHER][TILE] __attribute__((aligned(64)));
+    for (i64 i = 0; i < MOST_TOGETHER; i++) {
       const i64 token = t + min_i64(i, n - 1);
-      four[i] = x[token];
+      some[i] = x[token];
       FOR_VECTORS store_vf(sums[i] + v, load_vf(acc[token] + v));
     }
-    stream_of_format(format, 4, m, rows, first, count, four, sums);
+    if (MOST_TOGETHER == 8 && n > 4) stream_of_format(format, MOST_TOGETHER, m, rows, first, count, some, sums);
+    else stream_of_format(format, 4, m, rows, first, count, some, sums);
     for (i64 i = 0; i < n; i++) FOR_VECTORS store_vf(acc[t + i] + v, load_vf(sums[i] + v));
   }
   if (tokens - t == 2) stream_of_format(format, 2, m, rows, first, count, x + t, acc + t);
@@ -279,7 +318,8 @@ static inline __attribute__((always_inline)) void streams_of_format(const i64 fo
 }
 
 /* acc[t] += columns first .. first + count times up to eight tokens; 0 where a panel is needed. */
-static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE]) {
+static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, i64 tokens, float (*acc)[TILE],
+                                      Panel* room) {
   const float* at[MOST_FLOAT_STREAMS];
   if (tokens > MOST_FLOAT_STREAMS || count * bytes_of_number(m->format) % LINE) return 0;
   for (i64 t = 0; t < tokens; t++) at[t] = floats_of(x, t) + first;
@@ -288,8 +328,8 @@ static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64
     case F16: streams_of_format(F16, m, rows, first, count, at, tokens, acc); return 1;
     case BF16: streams_of_format(BF16, m, rows, first, count, at, tokens, acc); return 1;
 #if LANES >= 8
-    case FP8: return tokens == 1 && stream_fp8(m, rows, first, count, x->range, at[0], acc[0]);
+    case FP8: return tokens <= MOST_FP8_STREAMS && stream_fp8(m, rows, first, count, x->ranges, at, tokens, acc, room);
 #endif
-    default: return 0;
+    default: (void)room; return 0;
   }
 }

@@ -10,7 +10,7 @@
 #include "elementary.h"
 #include "product.h"
 
-enum { MATRIX_SLOTS = 10 };
+enum { MATRIX_SLOTS = 10, MOST_RANGES = 8 };
 
 static inline Matrix matrix_at(const Command* c, int slot) {
   return (Matrix){whole(c, slot), whole(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), at(c, slot + 5),
@@ -26,7 +26,7 @@ static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
 }
 
 static inline Activations activations_at(const Command* c, int slot) {
-  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0, {0, 0}};
+  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0, 0};
 }
 
 /* 3 activations, 9 tokens */
@@ -111,7 +111,11 @@ static void op_linear(const Command* c, Worker* w) {
       w->body->products->product_of_four_rows(&m, 4 * unit, x.floats + 4 * unit / group_rows * m.columns, y + 4 * unit);
     return;
   }
-  if (tokens == 1 && m.format == FP8) x.range = w->body->products->magnitudes_of(x.floats, x.stride);
+  Magnitudes ranges[MOST_RANGES];
+  if (tokens <= MOST_RANGES && m.format == FP8) {
+    for (i64 t = 0; t < tokens; t++) ranges[t] = w->body->products->magnitudes_of(x.floats + t * x.stride, x.stride);
+    x.ranges = ranges;
+  }
 #define ROW_OF(tile) ((tile) / tiles * group_rows + parts_units.rows + (tile) % tiles * TILE)
   const u8* then = share_of_later(c, whole(c, 25), w);
   for (i64 i; (i = next_unit(w, parts_units.count + groups * tiles * parts)) >= 0;) {

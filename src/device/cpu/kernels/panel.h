@@ -157,19 +157,30 @@ static inline void f16_scales(Rows rows, i64 offset, float* into) {
 /* What turns four signed bytes into biased ones, or leaves them. */
 static inline i32 flip_of(i32 bias_8) { return bias_8 ? (i32)0x80808080 : 0; }
 
-/* Scales of this row's sixteen groups... of Q4_K: 6 bits each for scale and minimum, packed over 12 bytes. */
-static inline void q4_k_scales(const u8* block, float* scale, float* minimum, i64 stride) {
-  const float d = ((vf)f16_to_vf(vi_of(*(const u16_at*)block)))[0], dmin = ((vf)f16_to_vf(vi_of(*(const u16_at*)(block + 2))))[0];
-  const u8* s = block + 4;
-  for (int g = 0; g < 8; g++) {
-    const u32 sc = g < 4 ? s[g] & 63u : (s[g + 4] & 15u) | (u32)(s[g - 4] >> 6) << 4;
-    const u32 mn = g < 4 ? s[g + 4] & 63u : (u32)(s[g + 4] >> 4) | (u32)(s[g] >> 6) << 4;
-    scale[g * stride] = d * (float)sc;
-    minimum[g * stride] = dmin * (float)mn;
+/*
+ * The scales and minima of the eight groups of a block of Q4_K, from its first 16 bytes: two numbers in half precision, and 6 bits for
+ * each scale and minimum, packed over 12 bytes.
+ */
+static inline void q4_k_scales(const vi t[4], float* scales, float* minima) {
+  vf d[2]; /* what scales and what minima are multiplied with */
+  two_f16_to_vf(t[0], t[0], d);
+  for (int g = 0; g < 4; g++) {
+    const vi scale = (vi)((vu)t[1] >> 8 * g), minimum = (vi)((vu)t[2] >> 8 * g), low = (vi)((vu)t[3] >> 8 * g);
+    store_vf(scales + TILE * g, d[0] * vf_of_vi(scale & 63));
+    store_vf(minima + TILE * g, d[1] * vf_of_vi(minimum & 63));
+    store_vf(scales + TILE * (4 + g), d[0] * vf_of_vi((low & 15) | ((scale >> 2) & 48)));
+    store_vf(minima + TILE * (4 + g), d[1] * vf_of_vi(((low >> 4) & 15) | ((minimum >> 2) & 48)));
   }
 }
 
 enum { STREAMS = 8, LINE = 64 };
+
+/* On x64 into the second cache: what is multiplied meanwhile takes the first, which is as fast to fill from there. */
+#if defined(__x86_64__)
+#define FETCH(at) __builtin_prefetch(at, 0, 2)
+#else
+#define FETCH(at) __builtin_prefetch(at, 0, 3)
+#endif
 
 /*
  * While portion `portion` of piece `index` of a tile is worked on, as many bytes of what comes later are brought into the cache, in
@@ -182,12 +193,15 @@ static inline __attribute__((always_inline)) void fetch_portion(const Matrix* m,
   if (!m->ahead) return;
   const i64 part = bytes / STREAMS, lines = (part + LINE - 1) / LINE * STREAMS;
   UNROLL for (i64 i = lines * portion / portions; i < lines * (portion + 1) / portions; i++)
-    __builtin_prefetch(m->ahead + i % STREAMS * m->ahead_rows * m->row_bytes + index * part + i / STREAMS * LINE, 0, 3);
+    FETCH(m->ahead + i % STREAMS * m->ahead_rows * m->row_bytes + index * part + i / STREAMS * LINE);
 }
 
-/* The same line by line, for what multiplies whole lines: which one of the tile's, whose streams are so many bytes apart. */
-static inline __attribute__((always_inline)) void fetch_line(const u8* ahead, i64 apart, i64 line) {
-  __builtin_prefetch(ahead + (u64)line % STREAMS * apart + (u64)line / STREAMS * LINE, 0, 3);
+/* The same line by line, for what multiplies whole lines: four of the tile's, whose streams are so many bytes apart, from a fourth on. */
+static inline __attribute__((always_inline)) void fetch_four_lines(const u8* ahead, i64 apart, i64 line) {
+  ahead += (line & 4) * apart + line / STREAMS * LINE;
+  MOVING(ahead);
+  MOVING(apart);
+  UNROLL for (int i = 0; i < 4; i++) FETCH(ahead + i * apart);
 }
 
 /* The same for pieces that are fetched at once; of small ones every second or fourth fetches for all, a whole line of each stream. */
@@ -248,6 +262,35 @@ static inline __attribute__((always_inline)) void store_two_blocks(const i64 for
   }
 }
 
+/* Scales of FP4 lie apart: of one block, half of each, for codes stand for twice the number. */
+static inline void fp4_scales(const Matrix* m, Rows rows, i64 block, float* into) {
+  union {
+    i32 code[TILE];
+    float scale[TILE];
+  } of_row;
+  for (int r = 0; r < TILE; r++) {
+    const i64 element = (rows.first_row + (rows.stride ? r : 0)) * m->scale_row_elements + block;
+    if (m->scale_is_f32) of_row.scale[r] = ((const f32_at*)m->scales)[element];
+    else of_row.code[r] = m->scales[element];
+  }
+  if (m->scale_is_f32) FOR_VECTORS store_vf(into + v, load_vf(of_row.scale + v) * vf_of(0.5f));
+  else FOR_VECTORS store_vf(into + v, e8m0_half_to_vf(load_vi(of_row.code + v), 1));
+}
+
+/* Four blocks of MXFP4 are 68 bytes, as two of Q8_0 are; block k begins in the middle of dword 4 * k, with its scale. */
+static inline __attribute__((always_inline)) vf mxfp4_scale(const vi* d, const int k) { return e8m0_half_to_vf((vi)((vu)d[4 * k] >> 8 * k) & 0xff, 0); }
+static inline __attribute__((always_inline)) void mxfp4_codes(const vi* d, const int k, vi q[4]) {
+  UNROLL for (int j = 0; j < 4; j++) q[j] = k == 3 ? d[13 + j] : (vi)((vu)d[4 * k + j] >> (8 * k + 8)) | d[4 * k + j + 1] << (24 - 8 * k);
+}
+
+/* The weights of a block whose codes are in dwords: those in low halves, then those in high halves. */
+static inline __attribute__((always_inline)) void store_fp4_codes(const vi q[4], i32* into) {
+  UNROLL for (int j = 0; j < 4; j++) {
+    store_vi(into + TILE * j, lookup_16(fp4_table, q[j] & 0x0f0f0f0f));
+    store_vi(into + TILE * (4 + j), lookup_16(fp4_table, (q[j] >> 4) & 0x0f0f0f0f));
+  }
+}
+
 /* Columns first .. first + count of a block format into panel->bytes, ->scales and ->minima. */
 static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Panel* panel) {
   vi t[4];
@@ -288,36 +331,44 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       }
       return;
     }
-    case MXFP4:
-      for (i64 b = 0; b < count / BLOCK; b++) {
+    case MXFP4: {
+      i64 b = 0;
+      for (; b + 4 <= count / BLOCK; b += 4) {
         const i64 from = (first / BLOCK + b) * 17;
-        fetch_ahead(m, first / BLOCK + b, TILE * 17);
-        for (int r = 0; r < TILE; r++) panel->scales[b][r] = e8m0_half_to_f32(rows.at[r * rows.stride + from]);
+        fetch_ahead(m, (first / BLOCK + b) / 4, TILE * 68);
         FOR_EACH_VECTOR {
-          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 1, t);
-          UNROLL for (int j = 0; j < 4; j++) {
-            store_vi(&panel->bytes[8 * b + j][v], lookup_16(fp4_table, t[j] & 0x0f0f0f0f));
-            store_vi(&panel->bytes[8 * b + 4 + j][v], lookup_16(fp4_table, (t[j] >> 4) & 0x0f0f0f0f));
+          vi d[MOST_PAIR_DWORDS];
+          load_pair(Q8_0, rows.at + v * rows.stride, rows.stride, from, d);
+          UNROLL_WIDE for (int k = 0; k < 4; k++) {
+            store_vf(&panel->scales[b + k][v], mxfp4_scale(d, k));
+            mxfp4_codes(d, k, t);
+            store_fp4_codes(t, panel->bytes[8 * (b + k)] + v);
           }
         }
       }
+      for (; b < count / BLOCK; b++) {
+        const i64 from = (first / BLOCK + b) * 17;
+        for (int r = 0; r < TILE; r++) panel->scales[b][r] = e8m0_half_to_f32(rows.at[r * rows.stride + from]);
+        IN_TURN {
+          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 1, t);
+          store_fp4_codes(t, panel->bytes[8 * b] + v);
+        }
+      }
       return;
+    }
     case FP4: /* element 2k in the low nibble of byte k, 2k + 1 in the high one */
       for (i64 b = 0; b < count / BLOCK; b++) {
         const i64 block = first / BLOCK + b;
         fetch_ahead(m, block, TILE * 16);
-        for (int r = 0; r < TILE; r++) {
-          const i64 element = (rows.first_row + (rows.stride ? r : 0)) * m->scale_row_elements + block;
-          panel->scales[b][r] = m->scale_is_f32 ? 0.5f * ((const f32_at*)m->scales)[element] : 0.5f * e8m0_to_f32(m->scales[element]);
-        }
+        fp4_scales(m, rows, block, panel->scales[b]);
         FOR_EACH_VECTOR {
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, block * 16, t);
-          UNROLL for (int j = 0; j < 4; j++)
-            UNROLL for (int half = 0; half < 2; half++) {
-              const vi two = (t[j] >> 16 * half) & 0xffff, spread = (two & 0xff) | (two & 0xff00) << 8;
-              const vi codes = (spread & 0x000f000f) | ((spread << 4) & 0x0f000f00);
-              store_vi(&panel->bytes[8 * b + 2 * j + half][v], lookup_16(fp4_table, codes));
-            }
+          UNROLL for (int j = 0; j < 4; j++) {
+            const vi even = (t[j] & 0x000f000f) | (t[j] & 0x00f000f0) << 4; /* elements 0, 1, 4, 5 */
+            const vi odd = (t[j] >> 8 & 0x000f000f) | (t[j] >> 4 & 0x0f000f00); /* elements 2, 3, 6, 7 */
+            store_vi(&panel->bytes[8 * b + 2 * j][v], lookup_16(fp4_table, (even & 0xffff) | odd << 16));
+            store_vi(&panel->bytes[8 * b + 2 * j + 1][v], lookup_16(fp4_table, (vi)((vu)even >> 16) | (odd & (i32)0xffff0000)));
+          }
         }
       }
       return;
@@ -325,8 +376,9 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       for (i64 super = 0; super < count / 256; super++) {
         const i64 from = (first / 256 + super) * 144;
         fetch_ahead(m, first / 256 + super, TILE * 144);
-        for (int r = 0; r < TILE; r++) q4_k_scales(rows.at + r * rows.stride + from, &panel->scales[8 * super][r], &panel->minima[8 * super][r], TILE);
         IN_TURN {
+          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from, t);
+          q4_k_scales(t, &panel->scales[8 * super][v], &panel->minima[8 * super][v]);
           UNROLL_WIDE for (int part = 0; part < 8; part++) { /* 16 bytes: half of the low nibbles of one group, of the high ones of the next */
             transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16 + 16 * part, t);
             i32(*into)[TILE] = &panel->bytes[64 * super + 16 * (part / 2) + 4 * (part & 1)];
@@ -342,12 +394,12 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       for (i64 super = 0; super < count / 256; super++) {
         const i64 from = (first / 256 + super) * 210;
         fetch_ahead(m, first / 256 + super, TILE * 210);
-        for (int r = 0; r < TILE; r++) {
-          const u8* block = rows.at + r * rows.stride + from;
-          const float d = ((vf)f16_to_vf(vi_of(*(const u16_at*)(block + 208))))[0];
-          for (int g = 0; g < 16; g++) panel->scales[16 * super + g][r] = d * (float)(i8)block[192 + g];
-        }
+        float of_block[TILE] __attribute__((aligned(64)));
+        f16_scales(rows, from + 208, of_block);
         IN_TURN {
+          transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 192, t);
+          for (int g = 0; g < 16; g++)
+            store_vf(&panel->scales[16 * super + g][v], load_vf(of_block + v) * vf_of_vi(t[g / 4] << (24 - g % 4 * 8) >> 24));
           for (int half = 0; half < 2; half++)
             UNROLL_WIDE for (int part = 0; part < 2; part++) { /* 16 of the 32 columns of each of the four groups of this half */
               vi high[4], low[4];
