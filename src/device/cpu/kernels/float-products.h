@@ -25,11 +25,18 @@ static inline __attribute__((always_inline)) void floats_of_tokens(const int T, 
       UNROLL for (int t = 0; t < T; t++)
         UNROLL for (int k = 0; k < 4; k++) sum[t][k] = vf_of(0);
       i64 c = 4 * round;
-      for (; c + 4 <= count; c += sums)
+      const float* at[TOKENS_OF_FLOATS];
+      UNROLL for (int t = 0; t < T; t++) at[t] = rows[t] + c;
+      for (; c + 4 <= count; c += sums) {
         UNROLL for (int k = 0; k < 4; k++) {
           const vf w = load_vf(&p->floats[c + k][v]);
-          UNROLL for (int t = 0; t < T; t++) sum[t][k] = fma_vf(w, vf_of(rows[t][c + k]), sum[t][k]);
+          UNROLL for (int t = 0; t < T; t++) sum[t][k] = fma_vf(w, vf_of(at[t][k]), sum[t][k]);
         }
+        UNROLL for (int t = 0; t < T; t++) {
+          at[t] += sums;
+          MOVING(at[t]);
+        }
+      }
       for (int k = 0; c + k < count; k++) {
         const vf w = load_vf(&p->floats[c + k][v]);
         UNROLL for (int t = 0; t < T; t++) {

@@ -56,8 +56,10 @@ static inline __attribute__((always_inline)) void tile_of_tokens(Kind kind, Pane
     if (done < 0) continue;
     const vf scale = load_vf(p->scales[done]);
     i32(*sums)[TILE] = p->sums[done % SUMS_KEPT];
-    UNROLL for (int t = 0; t < TOGETHER; t++)
-      total[t] = fma_vf(vf_of_vi(load_vi(sums[t])), scale * vf_of(scales[b * TOGETHER + t]), total[t]);
+    const float* of_x = scales + b * TOGETHER;
+    MOVING(sums);
+    MOVING(of_x);
+    UNROLL for (int t = 0; t < TOGETHER; t++) total[t] = fma_vf(vf_of_vi(load_vi(sums[t])), scale * vf_of(of_x[t]), total[t]);
     if (kind.has_minima) {
       const vf minimum = load_vf(p->minima[b]);
       const vi sum = load_vi(sums_of_x + 2 * b * TOGETHER) + load_vi(sums_of_x + (2 * b + 1) * TOGETHER);
