@@ -56,6 +56,16 @@ const parts: Readonly<Record<string, readonly Part[]>> = {
   ],
 };
 
+/**
+ * What a system keeps from programs, or does not need. Compiled for macOS, NEON has the dot product, which all processors of Apple
+ * have; macOS shows no AVX-512 in XCR0, its versions up to 12.1 spoil the mask registers, and no Mac has AVX-VNNI or AMX.
+ */
+const without: Readonly<Record<string, readonly string[]>> = {
+  linux: [],
+  darwin: ["dotprod", "avxvnni", "avx512", "amx"],
+  win32: ["amx"], // Windows is asked for tiles in a way that was never tried
+};
+
 const flagsOf: Readonly<Record<string, readonly string[]>> = {
   sse2: ["-msse2", "-Os", "-falign-loops=1"], // its products are as fast, and of all else this is the set to be small
   avx2: ["-mavx2", "-mfma", "-mf16c"],
@@ -102,8 +112,7 @@ function buildAddon(platform: string, folder: string): void {
   const [system, processor] = platform.split("-") as [string, string];
   const flags = [`--target=${triples[platform]}`, ...common, ...(system === "linux" ? ["-fPIC"] : [])];
   if (system === "win32") flags.push(...windowsFlags);
-  // Compiled for macOS, NEON has the dot product, which all processors of Apple have.
-  const needed = parts[processor]!.filter(([, set]) => system !== "darwin" || set !== "dotprod");
+  const needed = parts[processor]!.filter(([, set]) => !without[system]!.includes(set));
   const objects = compile(folder, flags, needed, ["ops", "addon"]);
   const out = join(prebuilt, `freehold-${platform}.node`);
   if (system === "linux") {

@@ -17,12 +17,17 @@ PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2)
 MULTIPLY(avxvnni)
 PRODUCTS(avx512) MULTIPLY(avx512) STREAM(avx512) FEW(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
+/* Which of them a system does without is in scripts/build-kernels.ts. */
 static const Body bodies[] = {
     {&products_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0, 0},
     {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0, 0},
+#if !defined(__APPLE__)
     {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 0, 128},
     {&products_avx512, multiply_bytes_avx512, stream_blocks_avx512, stream_few_avx512, 0, 0, 128},
+#endif
+#if defined(__linux__)
     {&products_avx512, multiply_bytes_amx, stream_blocks_avx512, stream_few_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
+#endif
 };
 
 static inline void cpuid(u32 leaf, u32 subleaf, u32 out[4]) {
@@ -42,9 +47,10 @@ static inline i32 is_available(i32 body) {
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   const i32 fma = (r[2] >> 12 & 1) && (r[2] >> 29 & 1); /* and F16C */
   cpuid(7, 0, r);
-  const u32 leaves = r[0], b = r[1], c = r[2], d = r[3];
-  const i32 avx2 = fma && (b >> 5 & 1) && (low & 6) == 6;
+  const i32 avx2 = fma && (r[1] >> 5 & 1) && (low & 6) == 6;
   if (body == 1) return avx2;
+#if !defined(__APPLE__)
+  const u32 leaves = r[0], b = r[1], c = r[2];
   if (body == 2) {
     if (!avx2 || leaves < 1) return 0;
     cpuid(7, 1, r);
@@ -53,8 +59,14 @@ static inline i32 is_available(i32 body) {
   /* F, DQ, BW, VL, VNNI */
   const i32 avx512 = avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (c >> 11 & 1) && (low & 0xe6) == 0xe6;
   if (body == 3) return avx512;
+#if defined(__linux__)
   /* AMX-BF16, AMX-TILE, AMX-INT8 */
+  cpuid(7, 0, r);
+  const u32 d = r[3];
   return avx512 && (d >> 22 & 1) && (d >> 24 & 1) && (d >> 25 & 1) && (low & 0x60000) == 0x60000 && ask_for_tiles();
+#endif
+#endif
+  return 0;
 }
 
 #elif defined(__aarch64__)

@@ -149,7 +149,6 @@ static inline i64 count_cores(void* buffer, u64 bytes) { return (void)buffer, (v
 #endif
 #if !defined(__linux__) && !defined(__wasm__)
 static inline void ask_for_huge_pages(void* address, u64 bytes) { (void)address, (void)bytes; }
-static inline i32 ask_for_tiles(void) { return 0; } /* no Mac has them; Windows is asked in a way that we have not tried */
 #endif
 
 static inline void pause_core(void) {
