@@ -4,7 +4,7 @@
  */
 import { RequestError } from "../errors.ts";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.ts";
-import { MergeTable, mergeInSteps, mergePairs } from "./byte-pair-merges.ts";
+import { mergeInSteps, mergePairs } from "./byte-pair-merges.ts";
 import { parseTokenizer, type TokenizerData } from "./parse-tokenizer.ts";
 import { nextCut, splitWords } from "./split-words.ts";
 import { StreamDecoder } from "./stream-decoder.ts";
@@ -29,7 +29,6 @@ const longestStretch = 2 ** 18;
 
 export class Tokenizer {
   readonly #data: TokenizerData;
-  readonly #merges: MergeTable;
   readonly #added: ReadonlyMap<number, AddedToken>;
   /** Searched one after the other: first the exact tokens, then, in what is between, the normalised ones. */
   readonly #finders: readonly [AddedTokenFinder, AddedTokenFinder];
@@ -38,7 +37,6 @@ export class Tokenizer {
 
   private constructor(data: TokenizerData) {
     this.#data = data;
-    this.#merges = new MergeTable(data.merges);
     this.#added = new Map(data.added.map((token) => [token.id, token]));
     this.#finders = [
       new AddedTokenFinder(data.added.filter((token) => !token.normalized)),
@@ -48,12 +46,20 @@ export class Tokenizer {
 
   /** Throws a FormatError that says what is wrong with the file or not supported. */
   static fromJson(json: unknown): Tokenizer {
-    return new Tokenizer(parseTokenizer(json));
+    const steps = Tokenizer.inSteps(json);
+    let step = steps.next();
+    while (!step.done) step = steps.next();
+    return step.value;
+  }
+
+  /** The same in steps of a few milliseconds, so that a large file does not hold up what runs beside it (see parseTokenizer). */
+  static *inSteps(json: unknown): Generator<undefined, Tokenizer> {
+    return new Tokenizer(yield* parseTokenizer(json));
   }
 
   /** One more than the greatest id. */
   get vocabSize(): number {
-    return this.#data.bytes.length;
+    return this.#data.bytes.size;
   }
 
   /** Token ids of a text. A lone surrogate, which UTF-8 cannot hold, counts as U+FFFD. */
@@ -107,7 +113,7 @@ export class Tokenizer {
     let sinceSlice = 0;
     for (const [start, end] of pieces) {
       const tokens = this.#bytesAsTokens(text.slice(start, end));
-      const merging = mergeInSteps(tokens, tokens.length, this.#merges, sliceLength);
+      const merging = mergeInSteps(tokens, tokens.length, this.#data.merges, sliceLength);
       let step = merging.next();
       for (; !step.done; step = merging.next()) yield [];
       for (const id of tokens.subarray(0, step.value)) ids.push(id);
@@ -136,12 +142,12 @@ export class Tokenizer {
   }
 
   has(id: number): boolean {
-    return this.#data.bytes[id] !== undefined;
+    return this.#data.bytes.has(id);
   }
 
-  /** The bytes that a token stands for. */
+  /** The bytes that a token stands for: a view, which is not to be written to. */
   tokenBytes(id: number): Uint8Array {
-    const bytes = this.#data.bytes[id];
+    const bytes = this.#data.bytes.of(id);
     if (bytes !== undefined) return bytes;
     throw new RequestError(`No token has the id ${id}`, {
       code: "token-id",
@@ -176,7 +182,7 @@ export class Tokenizer {
 
   #encodePiece(piece: string): Int32Array {
     const tokens = this.#bytesAsTokens(piece);
-    return tokens.subarray(0, mergePairs(tokens, tokens.length, this.#merges));
+    return tokens.subarray(0, mergePairs(tokens, tokens.length, this.#data.merges));
   }
 
   #bytesAsTokens(piece: string): Int32Array {
