@@ -4,6 +4,7 @@
  * range when they are asked for.
  */
 import { FormatError } from "../errors.ts";
+import { finishSteps } from "../finish-steps.ts";
 import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { type Cursor, NeedMoreBytes, newCursor } from "./gguf-cursor.ts";
@@ -208,10 +209,7 @@ function* readValues(cursor: Cursor, header: Uint8Array, count: number, type: nu
   for (let i = 0; i < count; i++) {
     if (type !== arrayType) yield readScalar(cursor, type, "");
     else {
-      const passing = passList(cursor, header, "", { left: maxValues }, 1);
-      let step = passing.next();
-      while (!step.done) step = passing.next();
-      yield step.value;
+      yield finishSteps(passList(cursor, header, "", { left: maxValues }, 1));
     }
   }
 }

@@ -4,6 +4,7 @@
  * `outputRows` names the tokens of the step whose logits are wanted; the head is not computed for the others. This is the one
  * place where V4 and V4.1 part: what they share is in this folder, what only V4.1 has in v41/.
  */
+import { finishSteps } from "../finish-steps.ts";
 import { Graph, type Tensor } from "../tensor/graph.ts";
 import { gatherRows } from "../tensor/ops/gather-rows.ts";
 import { repeatStreams } from "../tensor/ops/repeat-streams.ts";
@@ -25,10 +26,7 @@ export interface TransformerOptions {
 
 /** Records the graph: inputs as in step.ts and `outputRows` [outputs], output "logits" [outputs, vocabSize]. */
 export function recordTransformer(config: ModelConfig, options: TransformerOptions = {}): Graph {
-  const layers = recordInSteps(config, options);
-  let step = layers.next();
-  while (!step.done) step = layers.next();
-  return step.value;
+  return finishSteps(recordInSteps(config, options));
 }
 
 /** The same in a step for each layer: the first record of sixty, by code that is not compiled yet, takes 20 ms and more. */

@@ -3,6 +3,7 @@
  *   const tokenizer = Tokenizer.fromJson(JSON.parse(text));  tokenizer.decode(tokenizer.encode("hello"))  // "hello"
  */
 import { RequestError } from "../errors.ts";
+import { finishSteps } from "../finish-steps.ts";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.ts";
 import { mergeInSteps, mergePairs } from "./byte-pair-merges.ts";
 import { parseTokenizer, type TokenizerData } from "./parse-tokenizer.ts";
@@ -23,7 +24,7 @@ export interface DecodeOptions {
 const cachedPieceLength = 32;
 const cachedPieces = 65_536;
 /** Characters, and merges of a longer piece, that are encoded at once where others wait: some ten milliseconds. */
-const sliceLength = 32_768;
+const sliceLength = 16_384;
 /** A stretch without a place to cut takes 20 times its length while it is merged. */
 const longestStretch = 2 ** 18;
 
@@ -46,10 +47,7 @@ export class Tokenizer {
 
   /** Throws a FormatError that says what is wrong with the file or not supported. */
   static fromJson(json: unknown): Tokenizer {
-    const steps = Tokenizer.inSteps(json);
-    let step = steps.next();
-    while (!step.done) step = steps.next();
-    return step.value;
+    return finishSteps(Tokenizer.inSteps(json));
   }
 
   /** The same in steps of a few milliseconds, so that a large file does not hold up what runs beside it (see parseTokenizer). */
@@ -70,15 +68,10 @@ export class Tokenizer {
       this.#encodeText(wellFormed, ids);
       return ids;
     }
-    const push = (id: number) => {
-      ids.push(id);
-    };
-    const [exact, normalized] = this.#finders;
-    exact.split(
-      wellFormed,
-      (between) => normalized.split(between, (plain) => this.#encodeText(plain, ids), push),
-      push,
-    );
+    for (const stretch of this.#stretches(wellFormed)) {
+      if (typeof stretch === "string") this.#encodeText(stretch, ids);
+      else if (stretch !== undefined) ids.push(stretch);
+    }
     return ids;
   }
 
@@ -86,8 +79,28 @@ export class Tokenizer {
    * The ids of a text slice by slice, so that a long one does not hold up what runs beside it; a slice may be empty. Throws a
    * RequestError for a stretch of more than 262,144 characters that cannot be cut.
    */
-  *encodeInSlices(text: string): Generator<number[], void> {
+  *encodeInSlices(text: string, options: EncodeOptions = {}): Generator<readonly number[], void> {
     const wellFormed = text.toWellFormed();
+    if (!options.special) {
+      yield* this.#encodeTextInSlices(wellFormed);
+      return;
+    }
+    for (const stretch of this.#stretches(wellFormed)) {
+      if (typeof stretch === "string") yield* this.#encodeTextInSlices(stretch);
+      else yield stretch === undefined ? [] : [stretch];
+    }
+  }
+
+  /** Plain text and the ids of added tokens between; undefined where a long search may pause. */
+  *#stretches(wellFormed: string): Generator<string | number | undefined, void> {
+    const [exact, normalized] = this.#finders;
+    for (const stretch of exact.split(wellFormed)) {
+      if (typeof stretch === "string") yield* normalized.split(stretch);
+      else yield stretch;
+    }
+  }
+
+  *#encodeTextInSlices(wellFormed: string): Generator<number[], void> {
     for (let start = 0; start < wellFormed.length; ) {
       const end = nextCut(wellFormed, start + sliceLength);
       if (end - start <= 2 * sliceLength) {
@@ -112,11 +125,14 @@ export class Tokenizer {
     let ids: number[] = [];
     let sinceSlice = 0;
     for (const [start, end] of pieces) {
-      const tokens = this.#bytesAsTokens(text.slice(start, end));
-      const merging = mergeInSteps(tokens, tokens.length, this.#data.merges, sliceLength);
-      let step = merging.next();
-      for (; !step.done; step = merging.next()) yield [];
-      for (const id of tokens.subarray(0, step.value)) ids.push(id);
+      if (end - start <= cachedPieceLength) this.#pushPiece(text.slice(start, end), ids);
+      else {
+        const tokens = this.#bytesAsTokens(text.slice(start, end));
+        const merging = mergeInSteps(tokens, tokens.length, this.#data.merges, sliceLength);
+        let step = merging.next();
+        for (; !step.done; step = merging.next()) yield [];
+        for (const id of tokens.subarray(0, step.value)) ids.push(id);
+      }
       sinceSlice += end - start;
       if (sinceSlice < sliceLength) continue;
       yield ids;
@@ -165,19 +181,21 @@ export class Tokenizer {
 
   #encodeText(text: string, ids: number[]): void {
     splitWords(text, (start, end) => {
-      if (end - start > cachedPieceLength) {
-        for (const id of this.#encodePiece(text.slice(start, end))) ids.push(id);
-        return;
-      }
       const piece = text.slice(start, end);
-      let known = this.#cache.get(piece);
-      if (known === undefined) {
-        known = Array.from(this.#encodePiece(piece));
-        if (this.#cache.size >= cachedPieces) this.#cache.clear();
-        this.#cache.set(piece, known);
-      }
-      for (const id of known) ids.push(id);
+      if (end - start <= cachedPieceLength) this.#pushPiece(piece, ids);
+      else for (const id of this.#encodePiece(piece)) ids.push(id);
     });
+  }
+
+  /** Of a piece that is short enough to be remembered. */
+  #pushPiece(piece: string, ids: number[]): void {
+    let known = this.#cache.get(piece);
+    if (known === undefined) {
+      known = Array.from(this.#encodePiece(piece));
+      if (this.#cache.size >= cachedPieces) this.#cache.clear();
+      this.#cache.set(piece, known);
+    }
+    for (const id of known) ids.push(id);
   }
 
   #encodePiece(piece: string): Int32Array {
