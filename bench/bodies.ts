@@ -72,6 +72,14 @@ const cases: Readonly<Record<string, Case>> = {
   "ignored lists 200 deep": { body: () => chat(`,"metadata":${list(320, deep("[", "]"))}`) },
   "ignored objects 200 deep": { body: () => chat(`,"metadata":${list(160, deep('{"a":', "}"))}`) },
   "21,000 messages": { body: () => `{"max_tokens":1,"messages":${list(21_000, '{"role":"user","content":"Hi"}')}}` },
+  "21,000 messages (Messages)": {
+    path: "/v1/messages",
+    body: () => `{"max_tokens":1,"messages":${list(21_000, '{"role":"user","content":"Hi"}')}}`,
+  },
+  "6,000 calls and results": {
+    body: () =>
+      `{"max_tokens":1,"messages":[{"role":"assistant","content":"","tool_calls":${list(6000, (i) => `{"id":"c${i}","function":{"name":"f"}}`)}},${list(6000, (i) => `{"role":"tool","tool_call_id":"c${i}","content":"1"}`).slice(1, -1)}]}`,
+  },
   "21,000 parts": { body: () => message(list(21_000, '{"type":"text","text":"Hi"}')) },
   "21,000 parts (Messages)": { path: "/v1/messages", body: () => message(list(21_000, '{"type":"text","text":"Hi"}')) },
   "21,000 items (Responses)": {
@@ -87,6 +95,20 @@ const cases: Readonly<Record<string, Case>> = {
   "a text without an end": { body: () => chat(`,"user":"${filled("a")}`).slice(0, -1) },
   "wrong UTF-8 at the end": { body: () => Buffer.concat([Buffer.from(`"${filled("a")}`), Buffer.from([0xff])]) },
   "a text of words, 4 MB": { body: () => message(`"${filled(words, 4e6)}"`) },
+  "a text of words, 4 MB (completions)": {
+    path: "/v1/completions",
+    body: () => `{"max_tokens":1,"prompt":"${filled(words, 4e6)}"}`,
+  },
+  "a text of words, 4 MB (llama-server)": {
+    path: "/completion",
+    body: () => `{"n_predict":1,"prompt":"${filled(words, 4e6)}"}`,
+  },
+  "a text of words, 4 MB (infill)": {
+    path: "/infill",
+    body: () => `{"n_predict":1,"input_prefix":"${filled(words, 4e6)}"}`,
+  },
+  "a text of words, 4 MB (tokenize)": { path: "/tokenize", body: () => `{"content":"${filled(words, 4e6)}"}` },
+  "260,000 tokens (detokenize)": { path: "/detokenize", body: () => `{"tokens":${list(260_000, "20")}}` },
 };
 
 /** `chosen`: part of the names of the cases. */

@@ -3,6 +3,7 @@
  * refuses with status 400 is refused here, with a RequestError that names the place.
  */
 import { quoted, RequestError } from "../errors.ts";
+import { finishSteps } from "../finish-steps.ts";
 import { type Json, JsonNumber } from "../json/parse-json.ts";
 import { checkRequest } from "./check-request.ts";
 import { type DialectName, type Effort, taskTokens } from "./dialect.ts";
@@ -76,18 +77,31 @@ const maxTools = 4096;
  * beside the messages or in `options`. A request with `thinking_mode` is a bare conversation and is not checked further.
  */
 export function parseChatRequest(input: unknown): ChatRequest {
+  return finishSteps(parseChatRequestInSteps(input));
+}
+
+/** Messages that are read, checked or rendered in one step: a millisecond or two. */
+export const messagesAtOnce = 256;
+
+/** The same in steps of some messages each. */
+export function* parseChatRequestInSteps(input: unknown): Generator<undefined, ChatRequest> {
   const root = new Fields(toJson(input, "request"), "");
   const options = root.fields("options") ?? root;
   const option = <T>(read: (fields: Fields) => T | undefined): T | undefined => read(options) ?? read(root);
   const mode = option((fields) => fields.boolean("thinking_mode"));
   const isBare = mode !== undefined;
-  const messages = root.required("messages", root.list("messages"));
-  if (messages.length > maxMessages)
+  const list = root.required("messages", root.list("messages"));
+  if (list.length > maxMessages)
     throw new RequestError(`There are more than ${maxMessages} messages`, { code: "request" });
+  const messages: ChatMessage[] = [];
+  for (const [i, message] of list.entries()) {
+    if (i % messagesAtOnce === messagesAtOnce - 1) yield;
+    messages.push(readMessage(new Fields(message, `messages[${i}]`), isBare));
+  }
 
   const effortValue = option((fields) => fields.get("reasoning_effort"));
   const request: ChatRequest = {
-    messages: messages.map((message, i) => readMessage(new Fields(message, `messages[${i}]`), isBare)),
+    messages,
     tools: readTools(root.list("tools") ?? options.list("tools") ?? [], "tools", isBare),
     thinking:
       mode ??
@@ -102,6 +116,7 @@ export function parseChatRequest(input: unknown): ChatRequest {
     keepsReasoning: option((fields) => fields.boolean("drop_thinking")) === false,
     version: readVersion(root.string("version")),
   };
+  yield;
   if (!isBare) checkRequest(request);
   return request;
 }

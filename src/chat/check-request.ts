@@ -7,8 +7,12 @@ import type { ChatMessage, ChatRequest, Tool } from "./chat-request.ts";
 export function checkRequest(request: ChatRequest): void {
   const { messages } = request;
   if (messages.length === 0) refuse("There are no messages", "messages", "Give at least one");
+  let calls: ReadonlySet<string> = new Set();
   messages.forEach((message, i) => {
-    checkMessage(message, i, messages);
+    // Results stand directly behind the message whose calls they answer.
+    if (message.role === "tool") requireCall(message.callId, calls, i);
+    else calls = new Set(message.role === "assistant" ? message.calls.map(({ id }) => id) : []);
+    if (message.role === "assistant") checkAssistant(message, i, messages);
   });
   checkTools(request);
   const last = messages.at(-1)!;
@@ -26,22 +30,21 @@ export function toolsInForce({ tools, toolChoice }: ChatRequest): readonly Tool[
   return typeof toolChoice === "object" ? tools.filter((tool) => tool.name === toolChoice.name) : tools;
 }
 
-function checkMessage(message: ChatMessage, i: number, messages: readonly ChatMessage[]): void {
+function requireCall(id: string, calls: ReadonlySet<string>, i: number): void {
+  if (calls.has(id)) return;
+  refuse(
+    "A tool message answers no call",
+    `messages[${i}].tool_call_id`,
+    "Put it behind the assistant message with its call",
+  );
+}
+
+function checkAssistant(
+  message: Extract<ChatMessage, { role: "assistant" }>,
+  i: number,
+  messages: readonly ChatMessage[],
+): void {
   const where = `messages[${i}]`;
-  if (message.role === "tool") {
-    // Results stand directly behind the message whose calls they answer.
-    let caller = i - 1;
-    while (caller >= 0 && messages[caller]!.role === "tool") caller--;
-    const calls = messages[caller];
-    const answers = calls?.role === "assistant" && calls.calls.some((call) => call.id === message.callId);
-    if (!answers)
-      refuse(
-        "A tool message answers no call",
-        `${where}.tool_call_id`,
-        "Put it behind the assistant message with its call",
-      );
-  }
-  if (message.role !== "assistant") return;
   if (message.isPrefix && i !== messages.length - 1) refuse("Only the last message can be a prefix", `${where}.prefix`);
   if (message.content === undefined && message.calls.length === 0 && !message.isPrefix) {
     refuse("An assistant message has neither content nor tool calls", where);

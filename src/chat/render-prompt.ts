@@ -3,7 +3,8 @@
  *   head (system text, tools, response format), the messages in turn, and the header of the answer
  */
 import { RequestError } from "../errors.ts";
-import type { ChatMessage, ChatRequest, Content, HistoryCall } from "./chat-request.ts";
+import { finishSteps } from "../finish-steps.ts";
+import { type ChatMessage, type ChatRequest, type Content, type HistoryCall, messagesAtOnce } from "./chat-request.ts";
 import { toolsInForce } from "./check-request.ts";
 import {
   type Dialect,
@@ -21,6 +22,11 @@ import { renderCalls, renderToolBlock, schemaLines } from "./tool-block.ts";
 
 /** Renders a request in a dialect; a request that names its own (`version`) is rendered in that. */
 export function renderPrompt(request: ChatRequest, dialectName: DialectName): Prompt {
+  return finishSteps(renderPromptInSteps(request, dialectName));
+}
+
+/** The same in steps of some messages each. */
+export function renderPromptInSteps(request: ChatRequest, dialectName: DialectName): Generator<undefined, Prompt> {
   return new Renderer(request, dialects[request.version ?? dialectName]).render();
 }
 
@@ -62,13 +68,15 @@ class Renderer {
       this.#hasTools && (request.toolChoice === "required" || typeof request.toolChoice === "object");
   }
 
-  render(): Prompt {
+  *render(): Generator<undefined, Prompt> {
     const { head, rest } = this.#splitHead();
     this.#head(head, rest.length > 0);
+    yield;
     const ordered = this.#orderToolResults(rest);
-    ordered.forEach((message, i) => {
-      this.#message(message, ordered[i - 1], i === ordered.length - 1);
-    });
+    for (const [i, message] of ordered.entries()) {
+      if (i % messagesAtOnce === 0) yield;
+      yield* this.#message(message, ordered[i - 1], i === ordered.length - 1);
+    }
     const last = ordered.at(-1);
     const isPrefix = last?.role === "assistant" && last.isPrefix;
     const endsInTask = last?.role === "user" && last.task !== undefined;
@@ -151,7 +159,7 @@ class Renderer {
     return ordered;
   }
 
-  #message(message: ChatMessage, before: ChatMessage | undefined, isLast: boolean): void {
+  *#message(message: ChatMessage, before: ChatMessage | undefined, isLast: boolean): Generator<undefined, void> {
     switch (message.role) {
       case "system":
         this.#prompt.special(this.#dialect.systemToken ?? token.user);
@@ -179,7 +187,7 @@ class Renderer {
         break;
       case "assistant":
         if (message.isPrefix && isLast) this.#prefix(message);
-        else this.#assistant(message, before);
+        else yield* this.#assistant(message, before);
         break;
       default:
         message satisfies never;
@@ -198,7 +206,7 @@ class Renderer {
     if (!joins) this.#prompt.text("\n\n");
   }
 
-  #assistant(message: AssistantMessage, before: ChatMessage | undefined): void {
+  *#assistant(message: AssistantMessage, before: ChatMessage | undefined): Generator<undefined, void> {
     const answersTask = before?.role === "user" && before.task !== undefined;
     if (!answersTask) {
       this.#prompt.special(token.assistant);
@@ -210,7 +218,7 @@ class Renderer {
     if (message.verbatim !== undefined) this.#prompt.append(message.verbatim);
     else {
       this.#assistantContent(message.content ?? []);
-      if (message.calls.length > 0) renderCalls(this.#prompt, message.calls, this.#dialect);
+      if (message.calls.length > 0) yield* renderCalls(this.#prompt, message.calls, this.#dialect);
     }
     this.#prompt.special(token.end);
   }
@@ -284,11 +292,8 @@ function joinText(content: Content): string {
 }
 
 /** Order of code points, as other languages compare strings. */
-function byId(a: HistoryCall, b: HistoryCall): number {
-  const [left, right] = [[...a.id], [...b.id]];
-  for (let i = 0; i < Math.min(left.length, right.length); i++) {
-    const difference = left[i]!.codePointAt(0)! - right[i]!.codePointAt(0)!;
-    if (difference !== 0) return difference;
-  }
-  return left.length - right.length;
+function byId({ id: a }: HistoryCall, { id: b }: HistoryCall): number {
+  const common = Math.min(a.length, b.length);
+  for (let i = 0; i < common; i++) if (a[i] !== b[i]) return a.codePointAt(i)! - b.codePointAt(i)!;
+  return a.length - b.length;
 }

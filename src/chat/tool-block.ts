@@ -79,14 +79,22 @@ function completeSchema(value: Json): Json {
   ]);
 }
 
+/** Calls that are rendered in one step: a millisecond or two. */
+const callsAtOnce = 64;
+
 /** The calls of an earlier answer, as the model would have written them. */
-export function renderCalls(prompt: PromptBuilder, calls: readonly HistoryCall[], dialect: Dialect): void {
+export function* renderCalls(
+  prompt: PromptBuilder,
+  calls: readonly HistoryCall[],
+  dialect: Dialect,
+): Generator<undefined, void> {
   const open = (tag: string, attributes = "") => prompt.text("<").special(token.dsml).text(`${tag}${attributes}>`);
   const close = (tag: string) => prompt.text("</").special(token.dsml).text(`${tag}>`);
   const { tags } = dialect;
   prompt.text("\n\n");
   open(tags.calls);
-  for (const { name, arguments: text } of calls) {
+  for (const [i, { name, arguments: text }] of calls.entries()) {
+    if (i % callsAtOnce === callsAtOnce - 1) yield;
     prompt.text("\n");
     open(tags.call, ` name="${name}"`);
     const parameters = callParameters(text);
@@ -107,6 +115,7 @@ export function renderCalls(prompt: PromptBuilder, calls: readonly HistoryCall[]
 
 /** Arguments that are not a JSON object become one string parameter with their text. */
 function callParameters(text: string): [string, Json][] {
+  if (!/^\s*\{/.test(text)) return [["arguments", text]]; // an error for each of many calls would take its time
   try {
     const value = parseJson(text);
     if (value instanceof JsonObject && isRepresentable(value)) return withoutDuplicates(value);

@@ -67,13 +67,13 @@ async function inspectGguf(path: string, context: number | undefined) {
 const mostShown = 256;
 
 function shownValue(value: GgufValue): { value: unknown } | { length: number; first: unknown } {
-  if (!Array.isArray(value) || value.length <= mostShown) return { value: jsonValue(value) };
-  return { length: value.length, first: jsonValue(value.slice(0, 8)) };
+  if (typeof value !== "object" || value.length <= mostShown) return { value: jsonValue(value) };
+  return { length: value.length, first: Iterator.from(value).take(8).map(jsonValue).toArray() };
 }
 
 /** What JSON numbers cannot say is text. */
 function jsonValue(value: GgufValue): unknown {
-  if (typeof value === "object") return value.map(jsonValue);
+  if (typeof value === "object") return Array.from(value, jsonValue);
   return typeof value === "bigint" || (typeof value === "number" && !Number.isFinite(value)) ? String(value) : value;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Ctrl-C. A command runs with a signal that the first SIGINT (or SIGTERM) aborts; work stops within a layer of the model's running
- * step, or at the next read of a file. A second Ctrl-C ends the process at once.
+ * Ctrl-C. A command runs with a signal that the first SIGINT (or SIGTERM, or SIGHUP, when its terminal is closed) aborts; work stops
+ * within a layer of the model's running step, or at the next read of a file. A second one ends the process at once.
  */
 import { exitStatus } from "./terminal.ts";
 
@@ -8,19 +8,19 @@ export interface Interruption extends Disposable {
   readonly signal: AbortSignal;
 }
 
+const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 export function interruptible(): Interruption {
   const controller = new AbortController();
   const onSignal = () => {
     if (controller.signal.aborted) process.exit(exitStatus.interrupted);
     controller.abort();
   };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  for (const name of signals) process.on(name, onSignal);
   return {
     signal: controller.signal,
     [Symbol.dispose]() {
-      process.off("SIGINT", onSignal);
-      process.off("SIGTERM", onSignal);
+      for (const name of signals) process.off(name, onSignal);
     },
   };
 }

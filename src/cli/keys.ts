@@ -1,5 +1,5 @@
 /** freehold keys: the file of API keys. A key is shown once, when it is made; the file holds its hash. */
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { withoutUndefined } from "../engine/without-undefined.ts";
 import { UsageError } from "../errors.ts";
@@ -99,8 +99,13 @@ function writeKeys(path: string, file: KeyFile): void {
   const text = `${JSON.stringify(file, null, 2)}\n`;
   parseKeyFile(text, path);
   const temporary = `${path}.${process.pid}.tmp`;
-  writeFileSync(temporary, text, { mode: 0o600 });
-  renameSync(temporary, path);
+  try {
+    writeFileSync(temporary, text, { mode: 0o600 });
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 function expiry(text: string): Date {

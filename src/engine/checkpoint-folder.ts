@@ -19,7 +19,7 @@ export function isGgufPath(path: string): boolean {
 export async function openGgufFile(path: string, signal?: AbortSignal): Promise<GgufCheckpoint> {
   const files = await openGgufHeaders(path, signal);
   try {
-    return bindGguf(files);
+    return await bindGguf(files);
   } catch (error) {
     await closeParts(files);
     throw error;

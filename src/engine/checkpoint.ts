@@ -3,14 +3,19 @@
  * every parameter of the model must be there once, with its shape and a dtype it may have, and nothing else; all faults are
  * listed in one error. Weights are read and dequantised one by one, when they are asked for.
  */
+
+import { fromJson } from "../chat/read-json.ts";
 import type { StoredMatrix } from "../device/device.ts";
 import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
 import { openSafetensors, type SafetensorsFile, type TensorInfo } from "../format/safetensors.ts";
+import { type Json, JsonObject } from "../json/parse-json.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { drafterParameters, engramTables, modelParameters, type Parameter } from "../model/parameters.ts";
+import { drafterParameters, engramTables, modelParametersInSteps, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { isVisionTensor, officialName, stackedGateUp } from "../model/weight-names.ts";
+import { Pacer } from "./pacer.ts";
+import { downloadHint, readJson, readLongJson } from "./read-json.ts";
 import {
   checkScales,
   isMatrixDtype,
@@ -69,19 +74,21 @@ interface Binding {
 
 class SafetensorsCheckpoint implements Checkpoint {
   readonly config: ModelConfig;
-  readonly tensors: readonly CheckpointTensor[];
   readonly notes: readonly string[];
   readonly #bindings: ReadonlyMap<string, Binding>;
   readonly #files: readonly SafetensorsFile[];
 
   constructor(config: ModelConfig, files: readonly SafetensorsFile[], bindings: Binding[], notes: readonly string[]) {
     this.config = config;
-    this.tensors = files.flatMap((file) =>
-      [...file.tensors.values()].map((info) => ({ ...info, file: file.source.name })),
-    );
     this.notes = notes;
     this.#files = files;
     this.#bindings = new Map(bindings.map((binding) => [binding.parameter.name, binding]));
+  }
+
+  get tensors(): readonly CheckpointTensor[] {
+    return this.#files.flatMap((file) =>
+      [...file.tensors.values()].map((info) => ({ ...info, file: file.source.name })),
+    );
   }
 
   get parameters(): readonly Parameter[] {
@@ -137,49 +144,30 @@ export async function openCheckpoint(files: ModelFiles): Promise<Checkpoint> {
     `${files.name}/config.json`,
   );
   const sources: ByteSource[] = [];
+  const pacer = new Pacer();
   try {
     const opened: SafetensorsFile[] = [];
-    for (const { file, tensors } of await weightFiles(files)) {
+    for (const { file, tensors } of await weightFiles(files, pacer)) {
       const source = await files.open(file);
       sources.push(source);
-      const safetensors = await openSafetensors(source);
+      const safetensors = await openSafetensors(source, () => pacer.pause());
       requireIndexed(safetensors, tensors);
       opened.push(safetensors);
     }
-    return bind(config, opened, files.name);
+    return await bind(config, opened, files.name, pacer);
   } catch (error) {
     await Promise.all(sources.map((source) => source.close()));
     throw error;
   }
 }
 
-const downloadHint = "Download the file again";
-
-export async function readJson(files: ModelFiles, file: string, hint: string): Promise<unknown> {
-  const where = `${files.name}/${file}`;
-  if (!(await files.has(file)))
-    throw new ModelError(`There is no ${file}`, { code: "no-file", where: files.name, hint });
-  const source = await files.open(file);
-  let bytes: Uint8Array;
-  try {
-    if (source.size > 64 * 1024 * 1024)
-      throw new ModelError(`${file} is larger than 64 MiB`, { code: "too-large", where, hint: downloadHint });
-    bytes = await source.read(0, source.size);
-  } finally {
-    await source.close();
-  }
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    const message = `${file} is not JSON: ${(error as Error).message}`;
-    throw new ModelError(message, { code: "json", where, hint: downloadHint, cause: error });
-  }
-}
-
 /** The files that hold weights, with the tensors that the index promises in each (none without an index). */
-export async function weightFiles(files: ModelFiles): Promise<{ file: string; tensors: readonly string[] }[]> {
+export async function weightFiles(
+  files: ModelFiles,
+  pacer: Pacer,
+): Promise<{ file: string; tensors: readonly string[] }[]> {
   const index = "model.safetensors.index.json";
-  if (await files.has(index)) return shardsOf(files, await readJson(files, index, ""));
+  if (await files.has(index)) return shardsOf(files, await readLongJson(files, index, "", pacer), pacer);
   const names = (await files.list()).filter((name) => name.endsWith(".safetensors"));
   const single = names.includes("model.safetensors") ? ["model.safetensors"] : names;
   if (single.length === 0) {
@@ -192,23 +180,28 @@ export async function weightFiles(files: ModelFiles): Promise<{ file: string; te
   return single.map((file) => ({ file, tensors: [] }));
 }
 
-async function shardsOf(files: ModelFiles, index: unknown): Promise<{ file: string; tensors: string[] }[]> {
+async function shardsOf(
+  files: ModelFiles,
+  index: Json,
+  pacer: Pacer,
+): Promise<{ file: string; tensors: readonly string[] }[]> {
   const where = `${files.name}/model.safetensors.index.json`;
-  const weightMap = (index as { weight_map?: unknown } | null)?.weight_map;
-  if (typeof weightMap !== "object" || weightMap === null || Array.isArray(weightMap)) {
+  const weightMap = index instanceof JsonObject ? index.get("weight_map") : undefined;
+  if (!(weightMap instanceof JsonObject)) {
     throw new ModelError("The index has no weight_map", { code: "bad-index", where, hint: downloadHint });
   }
-  const shards = new Map<string, string[]>();
-  for (const [tensor, file] of Object.entries(weightMap)) {
+  const shards = new Map<string, Set<string>>();
+  for (const [i, [tensor, file]] of weightMap.entries.entries()) {
+    if (i % tensorsAtOnce === 0) await pacer.pause();
     if (typeof file !== "string" || file === "" || /[/\\]|\.\./.test(file)) {
-      throw new ModelError(`The index names ${JSON.stringify(file)?.slice(0, 80)}, which is no file name`, {
+      throw new ModelError(`The index names ${JSON.stringify(fromJson(file))?.slice(0, 80)}, which is no file name`, {
         code: "bad-index",
         where,
         hint: "Shards lie beside the index, in the same folder",
       });
     }
-    if (!shards.has(file)) shards.set(file, []);
-    shards.get(file)!.push(tensor);
+    if (!shards.has(file)) shards.set(file, new Set());
+    shards.get(file)!.add(tensor);
   }
   for (const file of shards.keys()) {
     if (await files.has(file)) continue;
@@ -218,7 +211,7 @@ async function shardsOf(files: ModelFiles, index: unknown): Promise<{ file: stri
       hint: "Download the model again",
     });
   }
-  return [...shards].map(([file, tensors]) => ({ file, tensors }));
+  return [...shards].map(([file, tensors]) => ({ file, tensors: [...tensors] }));
 }
 
 function requireIndexed(file: SafetensorsFile, promised: readonly string[]): void {
@@ -231,8 +224,16 @@ function requireIndexed(file: SafetensorsFile, promised: readonly string[]): voi
   });
 }
 
+/** Tensors and parameters that are looked at at once: less than a millisecond. */
+const tensorsAtOnce = 512;
+
 /** Finds for every parameter its tensors, and for every tensor its parameter. */
-function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: string): Checkpoint {
+async function bind(
+  declared: ModelConfig,
+  files: readonly SafetensorsFile[],
+  name: string,
+  pacer: Pacer,
+): Promise<Checkpoint> {
   const problems = noProblems();
   const found = new Map<string, StoredWeight>();
   for (const file of files) {
@@ -240,6 +241,7 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
       const official = officialName(info.name);
       if (found.has(official)) problems.twice.push(info.name);
       else found.set(official, { file, info, scale: undefined, elements: undefined });
+      if (found.size % tensorsAtOnce === 0) await pacer.pause();
     }
   }
   const notes: string[] = [];
@@ -254,15 +256,23 @@ function bind(declared: ModelConfig, files: readonly SafetensorsFile[], name: st
     if (scale !== undefined) used.add(scaleName);
     return { ...weight, scale: scale && { file: scale.file, info: scale.info } };
   };
-  const parameters = [...modelParameters(config), ...drafterParameters(config), ...engramTables(config)];
-  const bindings = parameters.map((parameter): Binding => {
+  await pacer.pause();
+  const parameters = [
+    ...(await pacer.finish(modelParametersInSteps(config))),
+    ...drafterParameters(config),
+    ...engramTables(config),
+  ];
+  const bindings: Binding[] = [];
+  for (const parameter of parameters) {
+    await pacer.pause();
     const parts = partsOf(parameter, take, problems.missing);
     for (const part of parts) {
       const fault = faultOf(part, parameter, config);
       if (fault !== undefined) problems.wrong.push(fault);
     }
-    return { parameter, parts };
-  });
+    bindings.push({ parameter, parts });
+  }
+  await pacer.pause();
   for (const [official, { info }] of found) {
     if (!used.has(official) && !isIgnored(official, config)) problems.unexpected.push(info.name);
   }

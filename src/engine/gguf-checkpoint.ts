@@ -5,10 +5,10 @@
 import type { StoredMatrix } from "../device/device.ts";
 import { ModelError } from "../errors.ts";
 import type { ByteSource } from "../format/byte-source.ts";
-import { type GgufFile, type GgufTensor, type GgufValue, openGguf } from "../format/gguf.ts";
+import { type GgufEntry, type GgufFile, type GgufTensor, type GgufValue, openGguf } from "../format/gguf.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { configOfGguf, ggufBlocks, ggufName, ggufSpelling, officialNameOfGguf } from "../model/gguf-names.ts";
-import { drafterParameters, modelParameters, type Parameter } from "../model/parameters.ts";
+import { drafterParameters, modelParametersInSteps, type Parameter } from "../model/parameters.ts";
 import { parseConfig } from "../model/parse-config.ts";
 import { countElements } from "../tensor/shape.ts";
 import {
@@ -20,6 +20,7 @@ import {
   requireParameter,
   throwProblems,
 } from "./checkpoint.ts";
+import { Pacer } from "./pacer.ts";
 
 /** Opens a sibling of a split file by its name. */
 export type OpenPart = (name: string) => Promise<ByteSource>;
@@ -92,15 +93,17 @@ interface Binding {
 /** The headers of a file, and with the first part of a split one of all others, whatever they hold. */
 export async function openGgufParts(source: ByteSource, openPart: OpenPart): Promise<readonly GgufFile[]> {
   const sources = [source];
+  const pacer = new Pacer();
+  const pause = () => pacer.pause();
   try {
-    const first = await openGguf(source);
+    const first = await openGguf(source, pause);
     const files = [first];
     for (const name of partNames(first)) {
       const part = await openPart(name).catch((error) => {
         throw error instanceof ModelError ? unopened(name, error) : error;
       });
       sources.push(part);
-      files.push(await openGguf(part));
+      files.push(await openGguf(part, pause));
     }
     checkParts(files);
     return files;
@@ -130,7 +133,8 @@ export function isDeepseek(files: readonly GgufFile[]): boolean {
 }
 
 /** Finds the parameters of a model in open files, which are its own from then on. */
-export function bindGguf(files: readonly GgufFile[]): GgufCheckpoint {
+export async function bindGguf(files: readonly GgufFile[]): Promise<GgufCheckpoint> {
+  const pacer = new Pacer();
   const [first] = files;
   const where = first!.source.name;
   if (!isDeepseek(files)) {
@@ -150,6 +154,7 @@ export function bindGguf(files: readonly GgufFile[]): GgufCheckpoint {
   const problems = noProblems();
   for (const file of files) {
     for (const tensor of file.tensors.values()) {
+      await pacer.pause();
       const official = officialNameOfGguf(tensor.name, numLayers);
       if (official === undefined) problems.unexpected.push(tensor.name);
       else found.set(official, { file, tensor });
@@ -159,17 +164,20 @@ export function bindGguf(files: readonly GgufFile[]): GgufCheckpoint {
   const json = configOfGguf((key) => metadataValue(first!, key), vocabSize);
   const blocks = numModules === 0 ? {} : { num_hidden_layers: numLayers, num_nextn_predict_layers: numModules };
   const config = parseConfig({ ...json, ...blocks }, where, ggufSpelling);
-  const bindings = [...modelParameters(config), ...drafterParameters(config)].flatMap((parameter): Binding[] => {
+  await pacer.pause();
+  const bindings: Binding[] = [];
+  for (const parameter of [...(await pacer.finish(modelParametersInSteps(config))), ...drafterParameters(config)]) {
+    await pacer.pause();
     const stored = found.get(parameter.name);
     if (stored === undefined) {
       problems.missing.push(ggufName(parameter.name, numLayers));
-      return [];
+      continue;
     }
     found.delete(parameter.name);
     const fault = faultOf(stored.tensor, parameter);
     if (fault !== undefined) problems.wrong.push(fault);
-    return [{ parameter, ...stored }];
-  });
+    bindings.push({ parameter, ...stored });
+  }
   for (const { tensor } of found.values()) problems.unexpected.push(tensor.name);
   throwProblems(problems, where, ggufSpelling);
   return new GgufCheckpoint(config, files, bindings);
@@ -198,7 +206,7 @@ type PlainValue = number | boolean | string | readonly PlainValue[];
 
 function plain(value: GgufValue): PlainValue {
   if (typeof value === "bigint") return Number(value);
-  return typeof value === "object" ? value.map(plain) : value;
+  return typeof value === "object" ? Array.from(value, plain) : value;
 }
 
 /** The names of the parts behind the first: NAME-00002-of-00003.gguf ... */
@@ -232,8 +240,7 @@ function checkParts(files: readonly GgufFile[]): void {
     throw new ModelError(message, { code: "bad-split", where: file.source.name, hint: "Download all parts again" });
   };
   const seen = new Set<string>();
-  const same = (key: string, file: GgufFile) =>
-    isSame(file.metadata.get(key)?.value, files[0]!.metadata.get(key)?.value);
+  const same = (key: string, file: GgufFile) => isSame(file.metadata.get(key), files[0]!.metadata.get(key));
   files.forEach((file, i) => {
     if (metadataValue(file, "split.no") !== i)
       fail(`The part says it is number ${metadataValue(file, "split.no")}, not ${i}`, file);
@@ -250,8 +257,9 @@ function checkParts(files: readonly GgufFile[]): void {
     fail(`The parts hold ${seen.size} tensors, split.tensors.count is ${total ?? "missing"}`, files[0]!);
 }
 
-/** Lists are compared where they lie: a vocabulary that each of a thousand parts repeats is never copied. */
-function isSame(a: GgufValue | undefined, b: GgufValue | undefined): boolean {
-  if (typeof a !== "object" || typeof b !== "object") return Object.is(a, b);
-  return a.length === b.length && a.every((value, i) => isSame(value, b[i]));
+/** Lists are compared as they stand in the files: a vocabulary that each of a thousand parts repeats is never read. */
+function isSame(a: GgufEntry | undefined, b: GgufEntry | undefined): boolean {
+  if (a?.type !== b?.type) return false;
+  if (typeof a?.value !== "object" || typeof b?.value !== "object") return Object.is(a?.value, b?.value);
+  return Buffer.compare(a.value.bytes, b.value.bytes) === 0;
 }

@@ -1,17 +1,24 @@
 /** The tokenizer in the metadata of a GGUF file, as the object of a tokenizer.json. */
 import { ModelError } from "../errors.ts";
-import type { GgufFile } from "../format/gguf.ts";
+import type { GgufFile, GgufList } from "../format/gguf.ts";
+import { mostTokens } from "../tokenizer/parse-tokenizer.ts";
 import { deepseekPatterns } from "../tokenizer/split-words.ts";
 import { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { metadataValue } from "./gguf-checkpoint.ts";
+import { Pacer } from "./pacer.ts";
 
 /** Token types of llama.cpp that are part of the vocabulary of bytes; the others are matched by their spelling. */
 const normalToken = 1;
 const controlToken = 3;
 const byteToken = 6;
 
+/** Tokens that are read at once: a millisecond or two. */
+const atOnce = 2048;
+
 /** Undefined when the file holds no tokenizer. Throws a ModelError or FormatError for one of another kind, or whose lists do not fit. */
-export function tokenizerOfGguf(file: Pick<GgufFile, "metadata"> & { readonly name: string }): Tokenizer | undefined {
+export async function tokenizerOfGguf(
+  file: Pick<GgufFile, "metadata"> & { readonly name: string },
+): Promise<Tokenizer | undefined> {
   const value = (key: string) => metadataValue(file, `tokenizer.ggml.${key}`);
   const [model, pre] = [value("model"), value("pre")];
   if (model === undefined || model === "none") return undefined;
@@ -24,10 +31,10 @@ export function tokenizerOfGguf(file: Pick<GgufFile, "metadata"> & { readonly na
       "Freehold reads byte-level BPE with the splitting rules deepseek-v3",
     );
   }
-  const list = (key: string): readonly unknown[] => {
-    const found = value(key);
+  const list = (key: string): GgufList => {
+    const found = file.metadata.get(`tokenizer.ggml.${key}`)?.value;
     const what = `tokenizer.ggml.${key} is ${found === undefined ? "missing" : "no list"}`;
-    return Array.isArray(found) ? found : refuse(`Cannot use the tokenizer: ${what}`, "Convert the model again");
+    return typeof found === "object" ? found : refuse(`Cannot use the tokenizer: ${what}`, "Convert the model again");
   };
   const [tokens, types, merges] = [list("tokens"), list("token_type"), list("merges")];
   if (types.length !== tokens.length) {
@@ -36,17 +43,26 @@ export function tokenizerOfGguf(file: Pick<GgufFile, "metadata"> & { readonly na
       "Convert the model again",
     );
   }
-  const entries = tokens.map((content, id) => ({ content: String(content), id, type: types[id] }));
-  const isPlain = (type: unknown) => type === normalToken || type === byteToken;
-  return Tokenizer.fromJson({
-    model: {
-      type: "BPE",
-      vocab: Object.fromEntries(entries.filter(({ type }) => isPlain(type)).map(({ content, id }) => [content, id])),
-      merges,
-    },
-    added_tokens: entries
-      .filter(({ type }) => !isPlain(type))
-      .map(({ content, id, type }) => ({ content, id, special: type === controlToken, normalized: false })),
+  if (tokens.length > mostTokens) {
+    refuse(
+      `Cannot use the tokenizer: tokenizer.ggml.tokens has ${tokens.length} entries, ${mostTokens} are the most`,
+      "Convert the model again",
+    );
+  }
+  const pacer = new Pacer();
+  const vocab = new Map<string, number>();
+  const added: unknown[] = [];
+  const typeOf = types[Symbol.iterator]();
+  let id = 0;
+  for (const token of tokens) {
+    const [content, type] = [String(token), typeOf.next().value];
+    if (type === normalToken || type === byteToken) vocab.set(content, id);
+    else added.push({ content, id, special: type === controlToken, normalized: false });
+    if (++id % atOnce === 0) await pacer.pause();
+  }
+  const steps = Tokenizer.inSteps({
+    model: { type: "BPE", vocab, merges },
+    added_tokens: added,
     pre_tokenizer: {
       type: "Sequence",
       pretokenizers: [
@@ -55,4 +71,5 @@ export function tokenizerOfGguf(file: Pick<GgufFile, "metadata"> & { readonly na
       ],
     },
   });
+  return pacer.finish(steps);
 }

@@ -3,25 +3,29 @@ import { fileURLToPath } from "node:url";
 import type { DialectName } from "../chat/dialect.ts";
 import type { Activations } from "../device/cpu/kernel-device.ts";
 import type { Device } from "../device/device.ts";
+import { yieldToEventLoop } from "../device/event-loop.ts";
 import { FormatError, ModelError, RequestError, UsageError } from "../errors.ts";
 import { openGguf } from "../format/gguf.ts";
 import type { ImageLimits } from "../media/image-reader.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isVisionTensor, officialName } from "../model/weight-names.ts";
 import { countElements } from "../tensor/shape.ts";
-import { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { type Checkpoint, type ModelFiles, openCheckpoint, readJson } from "./checkpoint.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { type Checkpoint, type ModelFiles, openCheckpoint } from "./checkpoint.ts";
 import { folderFiles, isGgufPath, openGgufFile } from "./checkpoint-folder.ts";
 import { chooseDevice } from "./choose-device.ts";
 import type { DrafterKind, DraftingName } from "./drafting/drafting.ts";
 import type { EngramMemory, EngramOptions } from "./engram/engram-memory.ts";
 import { openEngram } from "./engram/open-engram.ts";
 import { FileSource } from "./file-source.ts";
+import { tokenizerOfFolder } from "./folder-tokenizer.ts";
 import { type GgufCheckpoint, metadataValue } from "./gguf-checkpoint.ts";
 import { tokenizerOfGguf } from "./gguf-tokenizer.ts";
 import { giveParameter } from "./give-parameter.ts";
 import { type GenerationDefaults, Model } from "./model.ts";
+import { Pacer } from "./pacer.ts";
 import { ProcessDevice } from "./process-device.ts";
+import { readJson } from "./read-json.ts";
 import { resolveSamplingOptions, type SamplingOptions } from "./sampling/sampling-options.ts";
 import { ModelImages } from "./vision/model-images.ts";
 import { openVisionCheckpoint as openVision, type VisionCheckpoint } from "./vision/vision-checkpoint.ts";
@@ -76,6 +80,7 @@ export const embeddedModel = fileURLToPath(new URL("../../assets/seed-v4", impor
 export async function loadModel(reference: string = embeddedModel, options: LoadOptions = {}): Promise<Model> {
   const contextLength = checkContext(options.contextLength);
   const device = await deviceOf(options);
+  await yieldToEventLoop();
   try {
     return await loadOnto(device, reference, options, contextLength);
   } catch (error) {
@@ -100,6 +105,7 @@ async function loadOnto(
     const { config } = checkpoint;
     const drafter = drafterOf(config, options.drafting ?? "off", reference);
     await loadWeights(checkpoint, { vision, drafter }, device, options);
+    await yieldToEventLoop();
     const context = contextLength ?? config.maxPositionEmbeddings;
     return new Model({
       name: reference,
@@ -170,12 +176,12 @@ interface ModelInFiles {
 }
 
 /** A model whose tokenizer is of another kind still works on token ids; the note says why it takes no text. */
-function usableTokenizer(
+async function usableTokenizer(
   { metadata }: GgufCheckpoint,
   name: string,
-): { tokenizer: Tokenizer | undefined; tokenizerFault?: string; notes: readonly string[] } {
+): Promise<{ tokenizer: Tokenizer | undefined; tokenizerFault?: string; notes: readonly string[] }> {
   try {
-    return { tokenizer: tokenizerOfGguf({ metadata, name }), notes: [] };
+    return { tokenizer: await tokenizerOfGguf({ metadata, name }), notes: [] };
   } catch (error) {
     if (!(error instanceof ModelError || error instanceof FormatError)) throw error;
     const notes = [`${error.message}; the model works on token ids`];
@@ -189,7 +195,7 @@ async function openModelFiles(reference: string, signal: AbortSignal | undefined
     const addsBeginOfSequence = metadataValue(checkpoint, "tokenizer.ggml.add_bos_token") === true;
     return {
       checkpoint,
-      ...usableTokenizer(checkpoint, reference),
+      ...(await usableTokenizer(checkpoint, reference)),
       defaults: { eosTokenIds: [] },
       addsBeginOfSequence,
     };
@@ -197,7 +203,7 @@ async function openModelFiles(reference: string, signal: AbortSignal | undefined
   const files = await folderFiles(reference, signal);
   const checkpoint = await openCheckpoint(files);
   try {
-    const tokenizer = (await files.has("tokenizer.json")) ? await loadTokenizer(files) : undefined;
+    const tokenizer = (await files.has("tokenizer.json")) ? await tokenizerOfFolder(files) : undefined;
     const { defaults, notes } = await readGenerationConfig(files);
     const rest = { addsBeginOfSequence: await addsBeginOfSequence(files), notes: [...checkpoint.notes, ...notes] };
     return { checkpoint, files, tokenizer, defaults, ...rest };
@@ -224,8 +230,10 @@ async function loadWeights(
   const bytes = (shape: readonly number[]) => 4 * countElements(shape);
   const total = all.reduce((sum, { parameter }) => sum + bytes(parameter.shape), 0);
   let loaded = 0;
+  const pacer = new Pacer();
   for (const { from, parameter } of all) {
     signal?.throwIfAborted();
+    await pacer.pause();
     await giveParameter(from, parameter, device);
     loaded += bytes(parameter.shape);
     onProgress?.(loaded, total);
@@ -238,7 +246,7 @@ export async function openTokenizer(
 ): Promise<{ tokenizer: Tokenizer; dialect: DialectName }> {
   const tokenizer = isGgufPath(reference)
     ? await ggufTokenizer(reference)
-    : await loadTokenizer(await folderFiles(reference));
+    : await tokenizerOfFolder(await folderFiles(reference));
   // The system turn has a token of its own in V4.1 only.
   return { tokenizer, dialect: tokenizer.tokenId("<｜System｜>") === undefined ? "v4" : "v4.1" };
 }
@@ -246,18 +254,14 @@ export async function openTokenizer(
 async function ggufTokenizer(path: string): Promise<Tokenizer> {
   const source = await FileSource.open(path);
   try {
-    const tokenizer = tokenizerOfGguf({ metadata: (await openGguf(source)).metadata, name: path });
+    const pacer = new Pacer();
+    const { metadata } = await openGguf(source, () => pacer.pause());
+    const tokenizer = await tokenizerOfGguf({ metadata, name: path });
     if (tokenizer !== undefined) return tokenizer;
     throw new ModelError("The file holds no tokenizer", { code: "no-tokenizer", where: path });
   } finally {
     await source.close();
   }
-}
-
-async function loadTokenizer(files: ModelFiles): Promise<Tokenizer> {
-  return Tokenizer.fromJson(
-    await readJson(files, "tokenizer.json", "The tokenizer belongs to the model; copy it along"),
-  );
 }
 
 /** Every token of the tokenizer must have a row in the embedding. */

@@ -1,7 +1,9 @@
 /**
  * Files that are there whole or not at all: written under another name beside their place, and given their own when all is written. What
- * stops the writing (a full disk, Ctrl-C) leaves nothing behind, and a file that was there before as it was.
+ * stops the writing (a full disk, Ctrl-C, an end of the process in the middle) leaves nothing behind, and a file that was there before
+ * as it was. Only what ends the process without a word (SIGKILL, a loss of power) leaves OUT.partial.
  */
+import { rmSync } from "node:fs";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { ModelError } from "../errors.ts";
 
@@ -16,6 +18,7 @@ export interface OutputFile {
 export async function writeWhole(path: string, write: (file: OutputFile) => Promise<void>): Promise<void> {
   await requireNoOther(path);
   const partial = `${path}.partial`;
+  using _ = beforeExit(() => rmSync(partial, { force: true }));
   try {
     const handle = await open(partial, "w");
     try {
@@ -31,6 +34,12 @@ export async function writeWhole(path: string, write: (file: OutputFile) => Prom
     await rm(partial, { force: true }).catch(() => {}); // what stopped the writing is told, not this
     throw unwritable(error, path);
   }
+}
+
+/** What is to be undone if the process ends before this is disposed of: what began last is undone first. */
+export function beforeExit(undo: () => void): Disposable {
+  process.prependListener("exit", undo);
+  return { [Symbol.dispose]: () => void process.off("exit", undo) };
 }
 
 /** A folder, a device or a pipe is not to be replaced by a file. */

@@ -2,7 +2,8 @@
  * Writes a V4.1 model of random weights as a folder in the official layout: FP8 tiles and FP4 experts with their scales, BF16 for
  * the rest, the tables of Engram in a file of their own. To time a machine without a download.
  */
-import { mkdir, rm, rmdir } from "node:fs/promises";
+import { rmdirSync, rmSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { dialects, token } from "../chat/dialect.ts";
 import type { V41Config } from "../model/config.ts";
@@ -10,7 +11,7 @@ import { drafterParameters, engramTables, modelParameters, type Parameter } from
 import { countElements } from "../tensor/shape.ts";
 import { letterOfByte } from "../tokenizer/byte-alphabet.ts";
 import { deepseekPatterns } from "../tokenizer/split-words.ts";
-import { type OutputFile, unwritable, writeWhole } from "./output-file.ts";
+import { beforeExit, type OutputFile, unwritable, writeWhole } from "./output-file.ts";
 import { fillRandom, RandomBytes } from "./random-weights.ts";
 import type { SynthesizeOptions } from "./synthesize-model.ts";
 
@@ -86,12 +87,22 @@ class OutputFolder {
     const made = await mkdir(this.#folder, { recursive: true }).catch((error) => {
       throw unwritable(error, this.#folder);
     });
+    using _ = beforeExit(() => this.#remove(made !== undefined));
     try {
       await write();
     } catch (error) {
-      for (const path of this.#written) await rm(path, { force: true });
-      if (made !== undefined) await rmdir(this.#folder).catch(() => {}); // somebody else put something there
+      this.#remove(made !== undefined);
       throw error;
+    }
+  }
+
+  /** At once: it may be the last that the process does. */
+  #remove(isNew: boolean): void {
+    for (const path of this.#written) rmSync(path, { force: true });
+    try {
+      if (isNew) rmdirSync(this.#folder);
+    } catch {
+      // somebody else put something there
     }
   }
 

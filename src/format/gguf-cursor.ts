@@ -21,6 +21,11 @@ export interface Cursor {
   /** A length of such things in a value. */
   length(least: number, what: string): number;
   string(what: string): string;
+  /** Passes over bytes; `skipString` over a text, of which nothing is made. */
+  skip(bytes: number): void;
+  skipString(what: string): void;
+  /** Another cursor from a place that this one has passed. */
+  from(at: number): Cursor;
   /** A key or name: valid UTF-8 of a bounded length. */
   name(maxBytes: number, what: string): string;
 }
@@ -28,9 +33,10 @@ export interface Cursor {
 const lenient = new TextDecoder("utf-8", { ignoreBOM: true });
 const strict = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
-export function newCursor(bytes: Uint8Array, size: number): Cursor {
+/** Over the first bytes of a file of `size` bytes. */
+export function newCursor(bytes: Uint8Array, size: number, from = 0): Cursor {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let at = 0;
+  let at = from;
   const fail = (code: string, message: string): never => {
     throw new FormatError(message, { code });
   };
@@ -42,10 +48,12 @@ export function newCursor(bytes: Uint8Array, size: number): Cursor {
   };
   const u64 = () => view.getBigUint64(take(8), true);
   const bounded = (code: string, least: number, what: string): number => {
-    const count = u64();
-    if (count > BigInt(Math.floor((size - at) / least)))
-      fail(code, `${what}: ${count} of at least ${least} bytes do not fit the file`);
-    return Number(count);
+    const start = take(8);
+    // A double: one that it does not hold exactly is refused anyway.
+    const count = view.getUint32(start, true) + 2 ** 32 * view.getUint32(start + 4, true);
+    if (count * least > size - at)
+      fail(code, `${what}: ${view.getBigUint64(start, true)} of at least ${least} bytes do not fit the file`);
+    return count;
   };
   const slice = (length: number) => {
     const start = take(length);
@@ -76,6 +84,9 @@ export function newCursor(bytes: Uint8Array, size: number): Cursor {
     count: (least, what) => bounded("count-past-end", least, what),
     length: (least, what) => bounded("length-past-end", least, what),
     string: (what) => lenient.decode(slice(bounded("length-past-end", 1, what))),
+    skip: take,
+    skipString: (what) => void take(bounded("length-past-end", 1, what)),
+    from: (start) => newCursor(bytes, size, start),
     name(maxBytes, what) {
       const length = bounded("length-past-end", 1, what);
       if (length > maxBytes) fail("name-too-long", `${what} has ${length} bytes, more than ${maxBytes}`);

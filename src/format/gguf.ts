@@ -4,6 +4,7 @@
  * range when they are asked for.
  */
 import { FormatError } from "../errors.ts";
+import { finishSteps } from "../finish-steps.ts";
 import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { type Cursor, NeedMoreBytes, newCursor } from "./gguf-cursor.ts";
@@ -19,7 +20,14 @@ export interface GgufTensor {
 }
 
 export type GgufScalar = number | bigint | boolean | string;
-export type GgufValue = GgufScalar | readonly GgufValue[];
+export type GgufValue = GgufScalar | GgufList;
+
+/** The values of an array where they lie in the header: what nobody reads is never made. */
+export interface GgufList extends Iterable<GgufValue> {
+  readonly length: number;
+  /** As they stand in the file, the lengths of texts and lists included. */
+  readonly bytes: Uint8Array;
+}
 
 export interface GgufEntry {
   /** "UINT32", "STRING", "ARRAY:INT32" ... */
@@ -41,16 +49,24 @@ const maxHeaderBytes = 1 << 26;
 /** The largest models in one file, with a tensor for each expert, have 50,000 tensors, and some hundred keys. */
 const maxTensors = 1 << 18;
 const maxEntries = 1 << 16;
-/** Values of all arrays together: each takes many times the byte that it may have in the file. */
+/** Values of all arrays together: each takes many times the byte that it may have in the file, once it is read. */
 const maxValues = 1 << 22;
+/** Values and tensors that are passed over at once: a millisecond. */
+const atOnce = 1 << 14;
 
-/** Reads and checks the header; tensors stay where they are. Throws a FormatError whose code names the fault. */
-export async function openGguf(source: ByteSource): Promise<GgufFile> {
+/**
+ * Reads and checks the header; tensors stay where they are. `pause` is awaited between pieces of the work, where something runs
+ * beside it. Throws a FormatError whose code names the fault.
+ */
+export async function openGguf(source: ByteSource, pause?: () => Promise<void>): Promise<GgufFile> {
   // The header's length is not known before it is read: it is parsed from a beginning that grows.
   for (let length = Math.min(firstRead, source.size); ; length = Math.min(4 * length, source.size)) {
     const bytes = await source.read(0, length);
     try {
-      return { source, ...parseHeader(newCursor(bytes, source.size)) };
+      const parsing = parseHeader(newCursor(bytes, source.size), bytes);
+      let step = parsing.next();
+      for (; !step.done; step = parsing.next()) await pause?.();
+      return { source, ...step.value };
     } catch (error) {
       if (error instanceof FormatError) throw located(error, source.name);
       if (!(error instanceof NeedMoreBytes)) throw error;
@@ -74,7 +90,7 @@ function fail(code: string, message: string): FormatError {
   return new FormatError(message, { code });
 }
 
-function parseHeader(cursor: Cursor): Omit<GgufFile, "source"> {
+function* parseHeader(cursor: Cursor, bytes: Uint8Array): Generator<undefined, Omit<GgufFile, "source">> {
   const magic = cursor.text(4);
   if (magic !== "GGUF") throw fail("bad-magic", "it does not begin with GGUF");
   const version = cursor.u32();
@@ -88,7 +104,12 @@ function parseHeader(cursor: Cursor): Omit<GgufFile, "source"> {
     const key = cursor.name(65_535, "a key");
     if (key === "") throw fail("empty-key", "a key is empty");
     if (metadata.has(key)) throw fail("duplicate-key", `the key ${quote(key)} stands twice`);
-    metadata.set(key, readEntry(cursor, key, budget));
+    const type = readType(cursor, quote(key));
+    if (type !== arrayType) metadata.set(key, { type: typeNames[type]!, value: readScalar(cursor, type, quote(key)) });
+    else {
+      const list = yield* passList(cursor, bytes, quote(key), budget, 1);
+      metadata.set(key, { type: `ARRAY:${typeNames[list.elementType]}`, value: list });
+    }
   }
   const alignment = readAlignment(metadata);
   const infos = new Map<string, Omit<GgufTensor, "begin" | "end"> & { offset: number; bytes: number }>();
@@ -96,6 +117,7 @@ function parseHeader(cursor: Cursor): Omit<GgufFile, "source"> {
     const info = readTensorInfo(cursor, alignment);
     if (infos.has(info.name)) throw fail("duplicate-tensor", `the tensor ${quote(info.name)} stands twice`);
     infos.set(info.name, info);
+    if (i % atOnce === atOnce - 1) yield;
   }
   const dataStart = Math.ceil(cursor.at / alignment) * alignment;
   const tensors = new Map<string, GgufTensor>();
@@ -143,47 +165,60 @@ interface ValueBudget {
   left: number;
 }
 
-function readEntry(cursor: Cursor, key: string, budget: ValueBudget): GgufEntry {
-  const type = readType(cursor, key);
-  if (type !== arrayType) return { type: typeNames[type]!, value: readScalar(cursor, type, key) };
-  const { elementType, value } = readArray(cursor, key, budget, 1);
-  return { type: `ARRAY:${typeNames[elementType]}`, value };
-}
-
-function readType(cursor: Cursor, key: string): number {
+function readType(cursor: Cursor, what: string): number {
   const type = cursor.u32();
-  if (type >= typeNames.length) throw fail("bad-value-type", `${quote(key)} has the unknown type ${type}`);
+  if (type >= typeNames.length) throw fail("bad-value-type", `${what} has the unknown type ${type}`);
   return type;
 }
 
-function readArray(
-  cursor: Cursor,
-  key: string,
-  budget: ValueBudget,
-  depth: number,
-): { elementType: number; value: GgufValue[] } {
-  if (depth > maxArrayDepth) throw fail("array-too-deep", `${quote(key)} is nested deeper than ${maxArrayDepth}`);
-  const elementType = readType(cursor, key);
-  const count = cursor.length(leastBytes[elementType]!, quote(key));
-  budget.left -= count;
-  if (budget.left < 0)
-    throw fail("too-many-values", `the arrays up to ${quote(key)} hold more than ${maxValues} values`);
-  const value: GgufValue[] = [];
-  for (let i = 0; i < count; i++) {
-    value.push(
-      elementType === arrayType
-        ? readArray(cursor, key, budget, depth + 1).value
-        : readScalar(cursor, elementType, key),
-    );
-  }
-  return { elementType, value };
+interface PassedList extends GgufList {
+  readonly elementType: number;
 }
 
-function readScalar(cursor: Cursor, type: number, key: string): GgufScalar {
-  if (type === stringType) return cursor.string(quote(key));
+/** Checks an array and passes over it. */
+function* passList(
+  cursor: Cursor,
+  header: Uint8Array,
+  what: string,
+  budget: ValueBudget,
+  depth: number,
+): Generator<undefined, PassedList> {
+  if (depth > maxArrayDepth) throw fail("array-too-deep", `${what} is nested deeper than ${maxArrayDepth}`);
+  const elementType = readType(cursor, what);
+  const least = leastBytes[elementType]!;
+  const length = cursor.length(least, what);
+  budget.left -= length;
+  if (budget.left < 0) throw fail("too-many-values", `the arrays up to ${what} hold more than ${maxValues} values`);
+  const begin = cursor.at;
+  if (![boolType, stringType, arrayType].includes(elementType)) cursor.skip(length * least);
+  else {
+    for (let i = 0; i < length; i++) {
+      if (elementType === stringType) cursor.skipString(what);
+      else if (elementType === arrayType) yield* passList(cursor, header, what, budget, depth + 1);
+      else readScalar(cursor, elementType, what);
+      if (i % atOnce === atOnce - 1) yield;
+    }
+  }
+  const bytes = header.subarray(begin, cursor.at);
+  const values = () => readValues(cursor.from(begin), header, length, elementType);
+  return { elementType, length, bytes, [Symbol.iterator]: values };
+}
+
+/** Values that were checked when they were passed over. */
+function* readValues(cursor: Cursor, header: Uint8Array, count: number, type: number): Generator<GgufValue, undefined> {
+  for (let i = 0; i < count; i++) {
+    if (type !== arrayType) yield readScalar(cursor, type, "");
+    else {
+      yield finishSteps(passList(cursor, header, "", { left: maxValues }, 1));
+    }
+  }
+}
+
+function readScalar(cursor: Cursor, type: number, what: string): GgufScalar {
+  if (type === stringType) return cursor.string(what);
   if (type !== boolType) return cursor.number(type);
   const byte = cursor.number(0);
-  if (byte !== 0 && byte !== 1) throw fail("bad-bool", `${quote(key)} is ${byte}, not 0 or 1`);
+  if (byte !== 0 && byte !== 1) throw fail("bad-bool", `${what} is ${byte}, not 0 or 1`);
   return byte === 1;
 }
 
@@ -192,7 +227,11 @@ function readAlignment(metadata: ReadonlyMap<string, GgufEntry>): number {
   if (entry === undefined) return 32;
   const { type, value } = entry;
   const isPower = typeof value === "number" && value >= 8 && value <= 2 ** 20 && (value & (value - 1)) === 0;
-  if (type !== "UINT32" || !isPower) throw fail("bad-alignment", `general.alignment is ${String(value).slice(0, 40)}`);
+  if (type !== "UINT32" || !isPower)
+    throw fail(
+      "bad-alignment",
+      `general.alignment is ${typeof value === "object" ? type : String(value).slice(0, 40)}`,
+    );
   return value as number;
 }
 

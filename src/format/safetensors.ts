@@ -4,7 +4,7 @@
  * overlap. Names are data (`__proto__` is a legal one). Tensors are read by range when they are asked for.
  */
 import { FormatError } from "../errors.ts";
-import { type Json, JsonNumber, JsonObject, parseJson } from "../json/parse-json.ts";
+import { type Json, JsonNumber, JsonObject, JsonReader } from "../json/parse-json.ts";
 import type { ByteSource } from "./byte-source.ts";
 
 /** Bits of an element of each dtype. */
@@ -37,8 +37,14 @@ export interface SafetensorsFile {
 
 const maxHeaderBytes = 100_000_000;
 
-/** Reads and checks the header; tensors stay where they are. Throws a FormatError whose code names the fault. */
-export async function openSafetensors(source: ByteSource): Promise<SafetensorsFile> {
+/** Values and tensors that are read at once: a millisecond or two. */
+const atOnce = 4096;
+
+/**
+ * Reads and checks the header; tensors stay where they are. `pause` is awaited between pieces of the work, where something runs
+ * beside it. Throws a FormatError whose code names the fault.
+ */
+export async function openSafetensors(source: ByteSource, pause?: () => Promise<void>): Promise<SafetensorsFile> {
   const fail = (code: string, message: string, hint?: string): never => {
     throw new FormatError(message, { code, where: source.name, ...(hint === undefined ? {} : { hint }) });
   };
@@ -58,7 +64,10 @@ export async function openSafetensors(source: ByteSource): Promise<SafetensorsFi
   }
   const header = await source.read(8, Number(length));
   try {
-    return { source, ...parseHeader(header, dataStart, source.size) };
+    const parsing = parseHeader(header, dataStart, source.size);
+    let step = parsing.next();
+    for (; !step.done; step = parsing.next()) await pause?.();
+    return { source, ...step.value };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     throw new FormatError(`Bad safetensors header: ${error.message}`, {
@@ -75,15 +84,23 @@ export function readTensor({ source }: SafetensorsFile, info: TensorInfo): Promi
   return source.read(info.begin, info.end - info.begin);
 }
 
-function parseHeader(bytes: Uint8Array, dataStart: number, fileSize: number): Omit<SafetensorsFile, "source"> {
+function* parseHeader(
+  bytes: Uint8Array,
+  dataStart: number,
+  fileSize: number,
+): Generator<undefined, Omit<SafetensorsFile, "source">> {
   if (bytes[0] !== 0x7b) throw new FormatError('the first byte is not "{"', { code: "header-not-object" });
-  const header = parseJson(decodeUtf8(bytes)) as JsonObject; // it begins with "{"
+  const reader = new JsonReader();
+  reader.give(decodeUtf8(bytes), true);
+  while (!reader.advance(atOnce)) yield;
+  const header = reader.value as JsonObject; // it begins with "{"
   requireNoDuplicate(header, "the header");
   const tensors = new Map<string, TensorInfo>();
   let metadata: ReadonlyMap<string, string> = new Map();
   for (const [name, value] of header.entries) {
     if (name === "__metadata__") metadata = parseMetadata(value);
     else tensors.set(name, parseTensorInfo(name, value, dataStart, fileSize));
+    if (tensors.size % atOnce === 0) yield;
   }
   requireTiling([...tensors.values()], dataStart, fileSize);
   return { tensors, metadata };

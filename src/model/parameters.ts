@@ -6,7 +6,7 @@
 import { Graph } from "../tensor/graph.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordMultiTokenPrediction } from "./multi-token-prediction.ts";
-import { recordTransformer } from "./transformer.ts";
+import { recordInSteps, recordTransformer } from "./transformer.ts";
 import { recordMarkovHead } from "./v41/drafter.ts";
 
 export interface Parameter {
@@ -22,6 +22,11 @@ export interface Parameter {
 
 export function modelParameters(config: ModelConfig): Parameter[] {
   return parametersOf(recordTransformer(config));
+}
+
+/** The same in steps of a layer each. */
+export function* modelParametersInSteps(config: ModelConfig): Generator<undefined, Parameter[]> {
+  return parametersOf(yield* recordInSteps(config));
 }
 
 /** The parameters of what drafts, which the main model does not have. */

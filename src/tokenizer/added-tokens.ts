@@ -11,6 +11,9 @@ export interface AddedToken {
   readonly normalized: boolean;
 }
 
+/** Places in a text that are searched before a pause: a millisecond or two. */
+const searchedAtOnce = 65_536;
+
 interface Node {
   readonly children: Map<number, Node>;
   id: number | undefined;
@@ -35,21 +38,25 @@ export class AddedTokenFinder {
     }
   }
 
-  /** Calls back for each stretch of `text`: plain text, or an added token with its id. */
-  split(text: string, plain: (text: string) => void, token: (id: number) => void): void {
+  /** The stretches of a text in turn: plain text, or the id of an added token; undefined where a long search may pause. */
+  *split(text: string): Generator<string | number | undefined, void> {
     let done = 0;
-    for (let at = 0; at < text.length; ) {
+    for (let at = 0, untilPause = searchedAtOnce; at < text.length; untilPause--) {
+      if (untilPause === 0) {
+        yield undefined;
+        untilPause = searchedAtOnce;
+      }
       const found = this.#longestAt(text, at);
       if (found === undefined) {
         at++;
         continue;
       }
-      if (done < at) plain(text.slice(done, at));
-      token(found.id);
+      if (done < at) yield text.slice(done, at);
+      yield found.id;
       at = found.end;
       done = at;
     }
-    if (done < text.length) plain(text.slice(done));
+    if (done < text.length) yield text.slice(done);
   }
 
   #longestAt(text: string, at: number): { id: number; end: number } | undefined {

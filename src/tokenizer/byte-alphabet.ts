@@ -12,16 +12,18 @@ export const letterOfByte: readonly string[] = (() => {
   return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(isPrintable(byte) ? byte : extra++));
 })();
 
-/** The byte of each letter. */
-export const byteOfLetter: ReadonlyMap<string, number> = new Map(letterOfByte.map((letter, byte) => [letter, byte]));
+/** The byte of each letter, by its code unit; -1 for a letter that stands for none. */
+const byteOfUnit = new Int16Array(0x200).fill(-1);
+letterOfByte.forEach((letter, byte) => {
+  byteOfUnit[letter.charCodeAt(0)] = byte;
+});
 
-/** The bytes that a vocabulary entry stands for, or undefined if it holds a letter that stands for none. */
-export function bytesOfToken(token: string): Uint8Array | undefined {
-  const bytes = new Uint8Array(token.length);
+/** Writes the bytes that a vocabulary entry stands for, one a letter; false if it holds a letter that stands for none. */
+export function writeBytesOfToken(token: string, into: Uint8Array, at: number): boolean {
   for (let i = 0; i < token.length; i++) {
-    const byte = byteOfLetter.get(token[i]!);
-    if (byte === undefined) return undefined;
-    bytes[i] = byte;
+    const byte = byteOfUnit[token.charCodeAt(i)] ?? -1;
+    if (byte < 0) return false;
+    into[at + i] = byte;
   }
-  return bytes;
+  return true;
 }

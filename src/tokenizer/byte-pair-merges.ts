@@ -12,22 +12,24 @@ export class MergeTable {
   readonly #rank: Int32Array;
   readonly #merged: Int32Array;
 
-  /** For each merge, in the order of their ranks: left token, right token, merged token. */
-  constructor(merges: readonly (readonly [number, number, number])[]) {
-    const size = 2 ** Math.ceil(Math.log2(Math.max(2, merges.length * 2)));
+  /** With room for so many merges. */
+  constructor(merges: number) {
+    const size = 2 ** Math.ceil(Math.log2(Math.max(2, merges * 2)));
     this.#mask = size - 1;
     this.#left = new Int32Array(size).fill(-1);
     this.#right = new Int32Array(size);
     this.#rank = new Int32Array(size);
     this.#merged = new Int32Array(size);
-    merges.forEach(([left, right, merged], rank) => {
-      const slot = this.#slot(left, right);
-      if (this.#left[slot] === left) return; // a pair that stands twice keeps its first rank
-      this.#left[slot] = left;
-      this.#right[slot] = right;
-      this.#rank[slot] = rank;
-      this.#merged[slot] = merged;
-    });
+  }
+
+  /** In the order of their ranks. */
+  add(left: number, right: number, merged: number, rank: number): void {
+    const slot = this.#slot(left, right);
+    if (this.#left[slot] === left) return; // a pair that stands twice keeps its first rank
+    this.#left[slot] = left;
+    this.#right[slot] = right;
+    this.#rank[slot] = rank;
+    this.#merged[slot] = merged;
   }
 
   /** The rank of a pair, or -1 if it does not merge. */

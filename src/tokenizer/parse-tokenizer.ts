@@ -4,25 +4,35 @@
  */
 import { FormatError } from "../errors.ts";
 import type { AddedToken } from "./added-tokens.ts";
-import { bytesOfToken, letterOfByte } from "./byte-alphabet.ts";
+import { letterOfByte } from "./byte-alphabet.ts";
+import { MergeTable } from "./byte-pair-merges.ts";
 import { deepseekPatterns } from "./split-words.ts";
+import { TokenBytes } from "./token-bytes.ts";
 
 export interface TokenizerData {
-  /** Bytes of each token by id; undefined where no token has the id. */
-  readonly bytes: readonly (Uint8Array | undefined)[];
+  readonly bytes: TokenBytes;
   readonly ids: ReadonlyMap<string, number>;
   readonly idOfByte: Int32Array;
-  /** left, right, merged; the index is the rank. */
-  readonly merges: readonly (readonly [number, number, number])[];
+  readonly merges: MergeTable;
   readonly added: readonly AddedToken[];
 }
 
 const maxId = 16_777_216;
+/** The largest vocabularies in use have 262,144 tokens, and twice as many merges. */
+export const mostTokens = 2 ** 20;
+const mostMerges = 2 ** 21;
+/** Characters of all added tokens, which are held as a tree with a node for each; DeepSeek's have 30,000. */
+const mostAddedCharacters = 2 ** 19;
+/** Tokens and merges that are read at once: a few milliseconds. */
+const atOnce = 2048;
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Throws a FormatError (code "tokenizer") that names the place in the file. */
-export function parseTokenizer(json: unknown): TokenizerData {
+/**
+ * The file in steps of a few milliseconds. Its vocabulary may be an object, or what it has as entries; its merges any list that can be
+ * gone through. Throws a FormatError (code "tokenizer") that names the place in the file.
+ */
+export function* parseTokenizer(json: unknown): Generator<undefined, TokenizerData> {
   const file = object(json, "the file");
   const model = object(file.model, "model");
   if (model.type !== "BPE" && model.type !== undefined)
@@ -37,24 +47,25 @@ export function parseTokenizer(json: unknown): TokenizerData {
   requirePreTokenizer(file.pre_tokenizer);
 
   const added = parseAdded(file.added_tokens ?? []);
-  const ids = parseVocabulary(object(model.vocab, "model.vocab"));
-  const bytes: (Uint8Array | undefined)[] = [];
-  const encoder = new TextEncoder();
+  const ids = yield* parseVocabulary(model.vocab);
+  const bytes = new TokenBytes();
   const addedContents = new Set(added.map((token) => token.content));
+  let read = 0;
   for (const [token, id] of ids) {
-    if (bytes[id] !== undefined) fail(`two tokens have the id ${id}`);
-    const ofToken = bytesOfToken(token);
-    if (ofToken === undefined && !addedContents.has(token))
-      fail(`the token ${show(token)} is not written in byte letters`);
-    bytes[id] = ofToken ?? encoder.encode(token);
+    if (bytes.has(id)) fail(`two tokens have the id ${id}`);
+    if (!bytes.setLetters(id, token)) {
+      if (!addedContents.has(token)) fail(`the token ${show(token)} is not written in byte letters`);
+      bytes.setText(id, token);
+    }
+    if (++read % atOnce === 0) yield;
   }
-  const merges = parseMerges(model.merges, ids);
+  const merges = yield* parseMerges(model.merges, ids);
   for (const { id, content } of added) {
     const known = ids.get(content);
     if (known !== undefined && known !== id) fail(`the added token ${show(content)} has the ids ${known} and ${id}`);
-    if (known === undefined && bytes[id] !== undefined) fail(`two tokens have the id ${id}`);
+    if (known === undefined && bytes.has(id)) fail(`two tokens have the id ${id}`);
     ids.set(content, id);
-    bytes[id] = encoder.encode(content);
+    bytes.setText(id, content);
   }
   const idOfByte = Int32Array.from(letterOfByte, (letter, byte) => {
     const id = ids.get(letter);
@@ -64,40 +75,56 @@ export function parseTokenizer(json: unknown): TokenizerData {
   return { bytes, ids, idOfByte, merges, added };
 }
 
-function parseVocabulary(vocab: Fields): Map<string, number> {
+function* parseVocabulary(vocab: unknown): Generator<undefined, Map<string, number>> {
   const ids = new Map<string, number>();
-  for (const token of Object.keys(vocab))
+  const entries =
+    isIterable(vocab) && !Array.isArray(vocab)
+      ? (vocab as Iterable<readonly [string, unknown]>)
+      : Object.entries(object(vocab, "model.vocab"));
+  for (const [token, id] of entries) {
     ids.set(
       token,
-      requireId(vocab[token], () => `model.vocab[${show(token)}]`),
+      requireId(id, () => `model.vocab[${show(token)}]`),
     );
+    if (ids.size > mostTokens) fail(`model.vocab has more than ${mostTokens} tokens`);
+    if (ids.size % atOnce === 0) yield;
+  }
   return ids;
 }
 
 /** Merges are written as "left right" or as [left, right]. */
-function parseMerges(value: unknown, ids: ReadonlyMap<string, number>): [number, number, number][] {
-  if (!Array.isArray(value)) fail("model.merges is not a list");
-  return (value as unknown[]).map((merge, rank) => {
+function* parseMerges(value: unknown, ids: ReadonlyMap<string, number>): Generator<undefined, MergeTable> {
+  if (!isIterable(value)) fail("model.merges is not a list");
+  const merges = value as Iterable<unknown> & { readonly length: number };
+  if (merges.length > mostMerges) fail(`model.merges has more than ${mostMerges} merges`);
+  const table = new MergeTable(merges.length);
+  let rank = 0;
+  const idOf = (token: string): number => {
+    const id = ids.get(token);
+    if (id === undefined) fail(`merge ${rank} names ${show(token)}, which is not in the vocabulary`);
+    return id!;
+  };
+  for (const merge of merges) {
     const pair: unknown[] = typeof merge === "string" ? merge.split(" ") : Array.isArray(merge) ? merge : [];
     const [left, right] = pair;
-    if (pair.length !== 2 || typeof left !== "string" || typeof right !== "string") {
+    if (pair.length !== 2 || typeof left !== "string" || typeof right !== "string")
       fail(`merge ${rank} is ${show(merge)}, not two tokens`);
-    }
-    const idOf = (token: string) => {
-      const id = ids.get(token);
-      if (id === undefined) fail(`merge ${rank} names ${show(token)}, which is not in the vocabulary`);
-      return id!;
-    };
-    return [idOf(left as string), idOf(right as string), idOf(`${left}${right}`)];
-  });
+    table.add(idOf(left as string), idOf(right as string), idOf(`${left}${right}`), rank);
+    if (++rank % atOnce === 0) yield;
+  }
+  return table;
 }
 
 function parseAdded(value: unknown): AddedToken[] {
   if (!Array.isArray(value)) fail("added_tokens is not a list");
+  let characters = 0;
   return (value as unknown[]).map((item, i) => {
     const token = object(item, `added_tokens[${i}]`);
     const { content } = token;
     if (typeof content !== "string" || content === "") fail(`added_tokens[${i}].content is not a text`);
+    characters += (content as string).length;
+    if (characters > mostAddedCharacters)
+      fail(`added_tokens have more than ${mostAddedCharacters} characters together`);
     for (const option of ["single_word", "lstrip", "rstrip"]) {
       if (token[option] === true) fail(`added_tokens[${i}]: ${option} is not supported`);
     }
@@ -130,6 +157,11 @@ function requirePreTokenizer(value: unknown): void {
   if (patterns.length !== deepseekPatterns.length || unknown !== undefined) {
     fail(`the pre_tokenizer pattern ${show(unknown ?? "(one is missing)")} is not one of DeepSeek's`);
   }
+}
+
+/** A list, or what is given in its place; nothing that JSON writes in braces. */
+function isIterable(value: unknown): boolean {
+  return typeof value === "object" && value !== null && Symbol.iterator in value;
 }
 
 function object(value: unknown, what: string): Fields {

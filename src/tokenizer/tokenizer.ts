@@ -3,8 +3,9 @@
  *   const tokenizer = Tokenizer.fromJson(JSON.parse(text));  tokenizer.decode(tokenizer.encode("hello"))  // "hello"
  */
 import { RequestError } from "../errors.ts";
+import { finishSteps } from "../finish-steps.ts";
 import { type AddedToken, AddedTokenFinder } from "./added-tokens.ts";
-import { MergeTable, mergeInSteps, mergePairs } from "./byte-pair-merges.ts";
+import { mergeInSteps, mergePairs } from "./byte-pair-merges.ts";
 import { parseTokenizer, type TokenizerData } from "./parse-tokenizer.ts";
 import { nextCut, splitWords } from "./split-words.ts";
 import { StreamDecoder } from "./stream-decoder.ts";
@@ -23,13 +24,12 @@ export interface DecodeOptions {
 const cachedPieceLength = 32;
 const cachedPieces = 65_536;
 /** Characters, and merges of a longer piece, that are encoded at once where others wait: some ten milliseconds. */
-const sliceLength = 32_768;
+const sliceLength = 16_384;
 /** A stretch without a place to cut takes 20 times its length while it is merged. */
 const longestStretch = 2 ** 18;
 
 export class Tokenizer {
   readonly #data: TokenizerData;
-  readonly #merges: MergeTable;
   readonly #added: ReadonlyMap<number, AddedToken>;
   /** Searched one after the other: first the exact tokens, then, in what is between, the normalised ones. */
   readonly #finders: readonly [AddedTokenFinder, AddedTokenFinder];
@@ -38,7 +38,6 @@ export class Tokenizer {
 
   private constructor(data: TokenizerData) {
     this.#data = data;
-    this.#merges = new MergeTable(data.merges);
     this.#added = new Map(data.added.map((token) => [token.id, token]));
     this.#finders = [
       new AddedTokenFinder(data.added.filter((token) => !token.normalized)),
@@ -48,12 +47,17 @@ export class Tokenizer {
 
   /** Throws a FormatError that says what is wrong with the file or not supported. */
   static fromJson(json: unknown): Tokenizer {
-    return new Tokenizer(parseTokenizer(json));
+    return finishSteps(Tokenizer.inSteps(json));
+  }
+
+  /** The same in steps of a few milliseconds, so that a large file does not hold up what runs beside it (see parseTokenizer). */
+  static *inSteps(json: unknown): Generator<undefined, Tokenizer> {
+    return new Tokenizer(yield* parseTokenizer(json));
   }
 
   /** One more than the greatest id. */
   get vocabSize(): number {
-    return this.#data.bytes.length;
+    return this.#data.bytes.size;
   }
 
   /** Token ids of a text. A lone surrogate, which UTF-8 cannot hold, counts as U+FFFD. */
@@ -64,15 +68,10 @@ export class Tokenizer {
       this.#encodeText(wellFormed, ids);
       return ids;
     }
-    const push = (id: number) => {
-      ids.push(id);
-    };
-    const [exact, normalized] = this.#finders;
-    exact.split(
-      wellFormed,
-      (between) => normalized.split(between, (plain) => this.#encodeText(plain, ids), push),
-      push,
-    );
+    for (const stretch of this.#stretches(wellFormed)) {
+      if (typeof stretch === "string") this.#encodeText(stretch, ids);
+      else if (stretch !== undefined) ids.push(stretch);
+    }
     return ids;
   }
 
@@ -80,8 +79,28 @@ export class Tokenizer {
    * The ids of a text slice by slice, so that a long one does not hold up what runs beside it; a slice may be empty. Throws a
    * RequestError for a stretch of more than 262,144 characters that cannot be cut.
    */
-  *encodeInSlices(text: string): Generator<number[], void> {
+  *encodeInSlices(text: string, options: EncodeOptions = {}): Generator<readonly number[], void> {
     const wellFormed = text.toWellFormed();
+    if (!options.special) {
+      yield* this.#encodeTextInSlices(wellFormed);
+      return;
+    }
+    for (const stretch of this.#stretches(wellFormed)) {
+      if (typeof stretch === "string") yield* this.#encodeTextInSlices(stretch);
+      else yield stretch === undefined ? [] : [stretch];
+    }
+  }
+
+  /** Plain text and the ids of added tokens between; undefined where a long search may pause. */
+  *#stretches(wellFormed: string): Generator<string | number | undefined, void> {
+    const [exact, normalized] = this.#finders;
+    for (const stretch of exact.split(wellFormed)) {
+      if (typeof stretch === "string") yield* normalized.split(stretch);
+      else yield stretch;
+    }
+  }
+
+  *#encodeTextInSlices(wellFormed: string): Generator<number[], void> {
     for (let start = 0; start < wellFormed.length; ) {
       const end = nextCut(wellFormed, start + sliceLength);
       if (end - start <= 2 * sliceLength) {
@@ -106,11 +125,14 @@ export class Tokenizer {
     let ids: number[] = [];
     let sinceSlice = 0;
     for (const [start, end] of pieces) {
-      const tokens = this.#bytesAsTokens(text.slice(start, end));
-      const merging = mergeInSteps(tokens, tokens.length, this.#merges, sliceLength);
-      let step = merging.next();
-      for (; !step.done; step = merging.next()) yield [];
-      for (const id of tokens.subarray(0, step.value)) ids.push(id);
+      if (end - start <= cachedPieceLength) this.#pushPiece(text.slice(start, end), ids);
+      else {
+        const tokens = this.#bytesAsTokens(text.slice(start, end));
+        const merging = mergeInSteps(tokens, tokens.length, this.#data.merges, sliceLength);
+        let step = merging.next();
+        for (; !step.done; step = merging.next()) yield [];
+        for (const id of tokens.subarray(0, step.value)) ids.push(id);
+      }
       sinceSlice += end - start;
       if (sinceSlice < sliceLength) continue;
       yield ids;
@@ -136,12 +158,12 @@ export class Tokenizer {
   }
 
   has(id: number): boolean {
-    return this.#data.bytes[id] !== undefined;
+    return this.#data.bytes.has(id);
   }
 
-  /** The bytes that a token stands for. */
+  /** The bytes that a token stands for: a view, which is not to be written to. */
   tokenBytes(id: number): Uint8Array {
-    const bytes = this.#data.bytes[id];
+    const bytes = this.#data.bytes.of(id);
     if (bytes !== undefined) return bytes;
     throw new RequestError(`No token has the id ${id}`, {
       code: "token-id",
@@ -159,24 +181,26 @@ export class Tokenizer {
 
   #encodeText(text: string, ids: number[]): void {
     splitWords(text, (start, end) => {
-      if (end - start > cachedPieceLength) {
-        for (const id of this.#encodePiece(text.slice(start, end))) ids.push(id);
-        return;
-      }
       const piece = text.slice(start, end);
-      let known = this.#cache.get(piece);
-      if (known === undefined) {
-        known = Array.from(this.#encodePiece(piece));
-        if (this.#cache.size >= cachedPieces) this.#cache.clear();
-        this.#cache.set(piece, known);
-      }
-      for (const id of known) ids.push(id);
+      if (end - start <= cachedPieceLength) this.#pushPiece(piece, ids);
+      else for (const id of this.#encodePiece(piece)) ids.push(id);
     });
+  }
+
+  /** Of a piece that is short enough to be remembered. */
+  #pushPiece(piece: string, ids: number[]): void {
+    let known = this.#cache.get(piece);
+    if (known === undefined) {
+      known = Array.from(this.#encodePiece(piece));
+      if (this.#cache.size >= cachedPieces) this.#cache.clear();
+      this.#cache.set(piece, known);
+    }
+    for (const id of known) ids.push(id);
   }
 
   #encodePiece(piece: string): Int32Array {
     const tokens = this.#bytesAsTokens(piece);
-    return tokens.subarray(0, mergePairs(tokens, tokens.length, this.#merges));
+    return tokens.subarray(0, mergePairs(tokens, tokens.length, this.#data.merges));
   }
 
   #bytesAsTokens(piece: string): Int32Array {

@@ -8,7 +8,9 @@ import { openCheckpointAt } from "../../src/engine/checkpoint-folder.ts";
 import { tokenizerOfGguf } from "../../src/engine/gguf-tokenizer.ts";
 import { type LoadOptions, loadModel } from "../../src/engine/load-model.ts";
 import { FormatError, ModelError } from "../../src/errors.ts";
-import type { GgufEntry } from "../../src/format/gguf.ts";
+import { MemorySource } from "../../src/format/byte-source.ts";
+import { openGguf } from "../../src/format/gguf.ts";
+import { type GgufEntryToWrite, ggufBytes } from "../gguf-bytes.ts";
 import { kernelBodiesHere } from "../kernel-devices.ts";
 import { deepseekTokenizer, readGzippedJson } from "./deepseek-tokenizer.ts";
 import { readStoredTensors } from "./v4-case.ts";
@@ -156,20 +158,21 @@ describe("a tokenizer in GGUF metadata", () => {
   const types: number[] = [];
   for (const [content, id] of Object.entries(model.vocab)) [tokens[id], types[id]] = [content, 1];
   for (const { id, content, special } of added) [tokens[id], types[id]] = [content, special ? 3 : 4];
-  const metadata = (changes: Record<string, GgufEntry["value"]> = {}) =>
-    new Map(
-      Object.entries({
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "deepseek-v3",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.merges": model.merges,
-        ...changes,
-      }).map(([key, value]) => [key, { type: "", value }]),
-    );
+  const lists = {
+    "tokenizer.ggml.tokens": { type: "ARRAY:STRING", value: tokens },
+    "tokenizer.ggml.token_type": { type: "ARRAY:INT32", value: types },
+    "tokenizer.ggml.merges": { type: "ARRAY:STRING", value: model.merges },
+  };
+  const text = (value: string) => ({ type: "STRING", value });
+  const inFile = async (changes: Readonly<Record<string, Omit<GgufEntryToWrite, "key">>> = {}) => {
+    const kind = { "tokenizer.ggml.model": text("gpt2"), "tokenizer.ggml.pre": text("deepseek-v3") };
+    const entries = Object.entries({ ...kind, ...lists, ...changes }).map(([key, entry]) => ({ key, ...entry }));
+    const { metadata } = await openGguf(new MemorySource("x.gguf", ggufBytes(entries)));
+    return tokenizerOfGguf({ metadata, name: "x.gguf" });
+  };
 
-  test("gives the ids of the tokenizer.json that it was made from", () => {
-    const tokenizer = tokenizerOfGguf({ metadata: metadata(), name: "x.gguf" })!;
+  test("gives the ids of the tokenizer.json that it was made from", async () => {
+    const tokenizer = (await inFile())!;
     const original = deepseekTokenizer("v4");
     for (const text of ["Hello world, 12345", "春天来了", "<｜User｜>x</think>", "\n\n  a\tb"]) {
       for (const special of [true, false])
@@ -177,15 +180,27 @@ describe("a tokenizer in GGUF metadata", () => {
     }
   });
 
-  test("of another kind is refused by name, and none is none", () => {
-    for (const changes of [
-      { "tokenizer.ggml.model": "llama" },
-      { "tokenizer.ggml.pre": "llama-bpe" },
-      { "tokenizer.ggml.tokens": 5 },
-      { "tokenizer.ggml.token_type": [1] },
-    ]) {
-      assert.throws(() => tokenizerOfGguf({ metadata: metadata(changes), name: "x.gguf" }), ModelError);
-    }
-    assert.equal(tokenizerOfGguf({ metadata: new Map(), name: "x.gguf" }), undefined);
+  for (const [what, changes] of Object.entries({
+    "of another model": { "tokenizer.ggml.model": text("llama") },
+    "of another way of splitting": { "tokenizer.ggml.pre": text("llama-bpe") },
+    "whose tokens are no list": { "tokenizer.ggml.tokens": { type: "UINT32", value: 5 } },
+    "whose lists do not fit": { "tokenizer.ggml.token_type": { type: "ARRAY:INT32", value: [1] } },
+    "with a million tokens and more": {
+      "tokenizer.ggml.tokens": { type: "ARRAY:STRING", value: Array(2 ** 20 + 1).fill("a") },
+      "tokenizer.ggml.token_type": { type: "ARRAY:INT32", value: Array(2 ** 20 + 1).fill(1) },
+    },
+    "whose merges are numbers": { "tokenizer.ggml.merges": { type: "ARRAY:INT32", value: [1, 2] } },
+    "whose merges are lists": { "tokenizer.ggml.merges": { type: "ARRAY:ARRAY:STRING", value: [["a", "b"]] } },
+  })) {
+    test(`${what} is refused by name`, async () => {
+      await assert.rejects(inFile(changes), (error: Error) => {
+        assert.ok(error instanceof ModelError || error instanceof FormatError, `${error}`);
+        return error.code === "tokenizer";
+      });
+    });
+  }
+
+  test("that is not there is none", async () => {
+    assert.equal(await tokenizerOfGguf({ metadata: new Map(), name: "x.gguf" }), undefined);
   });
 });

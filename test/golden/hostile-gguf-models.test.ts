@@ -41,7 +41,9 @@ async function readModel(path: string): Promise<GgufModel> {
     const { metadata, tensors } = await openGguf(source);
     const numbers = new Map([...ggmlTypes].map(([number, type]) => [type, number]));
     return {
-      entries: [...metadata].map(([key, entry]) => ({ key, ...entry })),
+      entries: [...metadata].map(([key, { type, value }]) => {
+        return { key, type, value: typeof value === "object" ? [...value] : value };
+      }),
       tensors: await Promise.all(
         [...tensors.values()].map(async ({ name, shape, type, begin, end }) => {
           return {

@@ -95,7 +95,7 @@ describe("llama-server's routes", () => {
       [3, 900],
     ] as const) {
       const body = { input_prefix: word.repeat(before_), input_suffix: word.repeat(behind), prompt: "x" };
-      const ids = infillTokens({ ...body, input_extra: [{ text: word.repeat(50) }] }, 96, tokenizer);
+      const ids = await infillTokens({ ...body, input_extra: [{ text: word.repeat(50) }] }, 96, tokenizer);
       assert.ok(ids.length <= 96, `${ids.length} tokens of ${before_} and ${behind} words`);
       assert.ok(ids.length > 60, `only ${ids.length} tokens of ${before_} and ${behind} words`);
     }

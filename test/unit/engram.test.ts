@@ -16,6 +16,7 @@ import { openRowTable } from "../../src/engine/engram/row-table.ts";
 import { compressIds, engramTokenMap } from "../../src/engine/engram/token-map.ts";
 import { FileSource } from "../../src/engine/file-source.ts";
 import { ModelRunner } from "../../src/engine/model-runner.ts";
+import { Pacer } from "../../src/engine/pacer.ts";
 import { FormatError, ModelError } from "../../src/errors.ts";
 import type { ByteSource } from "../../src/format/byte-source.ts";
 import { parseConfig } from "../../src/model/parse-config.ts";
@@ -45,13 +46,14 @@ describe("constants of the hashes", () => {
 });
 
 describe("compressed ids", () => {
-  test("of the recorded token strings are the recorded ones", () => {
+  test("of the recorded token strings are the recorded ones", async () => {
     const { tokens, decoded, token_map } = readJson("v4.1/engram/golden.json").engram;
-    const found = compressIds(
+    const steps = compressIds(
       tokens.length,
       (id) => decoded[id],
       (id) => tokens[id],
     );
+    const found = await new Pacer().finish(steps);
     assert.deepEqual(Array.from(found), token_map);
   });
 

@@ -295,6 +295,18 @@ describe("text that is encoded slice by slice", () => {
     );
   });
 
+  test("with special tokens in it has the ids of the whole", () => {
+    const spelled = fc.constantFrom("<｜User｜>", "</think>", "<｜", "<", "Hello, world ", "x".repeat(70_000), "先生 ");
+    fc.assert(
+      fc.property(fc.array(spelled, { maxLength: 12 }), (pieces) => {
+        const text = pieces.join("");
+        const ids = [...tokenizer.encodeInSlices(text, { special: true })].flat();
+        assert.deepEqual(ids, tokenizer.encode(text, { special: true }));
+      }),
+      { numRuns: 40, seed: 3 },
+    );
+  });
+
   test("a word of 260,000 letters is merged in many steps; a longer one is refused, and the error says why", () => {
     const word = "abcdefghij".repeat(26_000);
     const slices = [...tokenizer.encodeInSlices(word)];

@@ -6,12 +6,12 @@ import { FreeholdError } from "../../errors.ts";
 import type { AnswerDrafts, Drafting, WantedDraft } from "../drafting/drafting.ts";
 import { draftChoice } from "../generation.ts";
 import type { Sequence } from "../model-runner.ts";
+import type { Pacer } from "../pacer.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import { TokenHistory } from "../sampling/token-history.ts";
 import { isContentId } from "../vision/content-ids.ts";
 import { AllowedStarts } from "./allowed-starts.ts";
 import type { EngineEvent, EngineRequest, EngineUsage, TokenLogprob } from "./engine-port.ts";
-import type { Pacer } from "./pacer.ts";
 import { drawnLogprob, tokenLogprob } from "./token-logprobs.ts";
 
 export type Finish = "stop" | "length" | "cancelled";

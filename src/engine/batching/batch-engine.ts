@@ -9,6 +9,7 @@ import { sequenceBytes } from "../cache/sequence-bytes.ts";
 import type { Drafting } from "../drafting/drafting.ts";
 import type { Model } from "../model.ts";
 import type { Sequence } from "../model-runner.ts";
+import { Pacer } from "../pacer.ts";
 import { Answer, type Finish } from "./answer.ts";
 import { checkRequest } from "./check-request.ts";
 import { engineInfo } from "./engine-info.ts";
@@ -25,7 +26,6 @@ import {
 } from "./engine-port.ts";
 import { EngineTotals, engramCounters } from "./engine-totals.ts";
 import { failureOf, isFatal } from "./failures.ts";
-import { Pacer } from "./pacer.ts";
 import { prefixBlocks } from "./prefix-blocks.ts";
 import { RunningStep } from "./running-step.ts";
 import { Scheduler } from "./scheduler.ts";

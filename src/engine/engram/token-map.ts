@@ -2,11 +2,14 @@
  * The compressed ids of Engram (DeepSeek V4.1): tokens whose texts read alike share one, whatever their case, accents or spaces.
  * Ids are given in the order of the tokens. One wrong id would make every hash wrong, so that the number of ids is checked.
  */
+import { fromJson } from "../../chat/read-json.ts";
 import { ModelError } from "../../errors.ts";
 import type { EngramConfig, ModelConfig } from "../../model/config.ts";
 import { letterOfByte } from "../../tokenizer/byte-alphabet.ts";
 import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
-import { type ModelFiles, readJson } from "../checkpoint.ts";
+import type { ModelFiles } from "../checkpoint.ts";
+import { Pacer } from "../pacer.ts";
+import { readLongJson } from "../read-json.ts";
 
 /** Some copies of a model have the map as a file: an array of the compressed id of every token. */
 export const mapFile = "engram_token_map.json";
@@ -18,8 +21,10 @@ export async function engramTokenMap(
   { vocabSize }: ModelConfig,
   engram: EngramConfig,
 ): Promise<Int32Array> {
+  const pacer = new Pacer();
   if (await files.has(mapFile)) {
-    return checkedMap(await readJson(files, mapFile, ""), vocabSize, engram, `${files.name}/${mapFile}`);
+    const map = fromJson(await readLongJson(files, mapFile, "", pacer));
+    return checkedMap(map, vocabSize, engram, `${files.name}/${mapFile}`);
   }
   if (tokenizer === undefined) {
     throw new ModelError("The model has an n-gram memory, and nothing says which tokens read alike", {
@@ -28,7 +33,8 @@ export async function engramTokenMap(
       hint: `Copy tokenizer.json (or ${mapFile}) into the folder`,
     });
   }
-  return checkedMap([...compressedIdsOf(tokenizer)], vocabSize, engram, `${files.name}/tokenizer.json`);
+  const ids = await pacer.finish(compressedIdsOf(tokenizer));
+  return checkedMap([...ids], vocabSize, engram, `${files.name}/tokenizer.json`);
 }
 
 function checkedMap(map: unknown, vocabSize: number, engram: EngramConfig, where: string): Int32Array {
@@ -50,7 +56,7 @@ function checkedMap(map: unknown, vocabSize: number, engram: EngramConfig, where
   return Int32Array.from(map);
 }
 
-function compressedIdsOf(tokenizer: Tokenizer): Int32Array {
+function compressedIdsOf(tokenizer: Tokenizer): Generator<undefined, Int32Array> {
   const rawOf = (id: number) =>
     tokenizer.isAdded(id)
       ? tokenizer.decode([id])
@@ -58,17 +64,27 @@ function compressedIdsOf(tokenizer: Tokenizer): Int32Array {
   return compressIds(tokenizer.vocabSize, (id) => tokenizer.decode([id]), rawOf);
 }
 
-/** `textOf` decodes one token, `rawOf` gives it as the vocabulary spells it. */
-export function compressIds(length: number, textOf: (id: number) => string, rawOf: (id: number) => string): Int32Array {
+/** Tokens that are read at once: a millisecond or two. */
+const atOnce = 512;
+
+/** In steps; `textOf` decodes one token, `rawOf` gives it as the vocabulary spells it. */
+export function* compressIds(
+  length: number,
+  textOf: (id: number) => string,
+  rawOf: (id: number) => string,
+): Generator<undefined, Int32Array> {
   const ids = new Map<string, number>();
-  return Int32Array.from({ length }, (_, id) => {
+  const compressedIds = new Int32Array(length);
+  for (let id = 0; id < length; id++) {
     const text = textOf(id);
     // Part of a character: no text to compare.
     const key = text.includes("\ufffd") ? rawOf(id) : normalized(text) || text;
     const compressed = ids.get(key) ?? ids.size;
     ids.set(key, compressed);
-    return compressed;
-  });
+    compressedIds[id] = compressed;
+    if (id % atOnce === atOnce - 1) yield;
+  }
+  return compressedIds;
 }
 
 /** Unicode's White_Space; `trim` knows U+FEFF on top. */

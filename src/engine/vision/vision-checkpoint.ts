@@ -12,11 +12,12 @@ import {
   type LoadedParameter,
   type ModelFiles,
   noProblems,
-  readJson,
   requireParameter,
   throwProblems,
   weightFiles,
 } from "../checkpoint.ts";
+import { Pacer } from "../pacer.ts";
+import { readJson } from "../read-json.ts";
 import { loadFloats, type StoredWeight, storedMatrix } from "../stored-weight.ts";
 
 export interface VisionCheckpoint extends Pick<Checkpoint, "parameters" | "stored" | "checkScales" | "load" | "close"> {
@@ -63,13 +64,14 @@ async function visionTensors(files: ModelFiles): Promise<FoundTensors> {
   const twice: string[] = [];
   const opened: { close(): Promise<void> }[] = [];
   const close = async () => void (await Promise.all(opened.map((source) => source.close())));
+  const pacer = new Pacer();
   try {
-    for (const { file, tensors } of await weightFiles(files)) {
+    for (const { file, tensors } of await weightFiles(files, pacer)) {
       // Without an index nobody knows before the file is open.
       if (tensors.length > 0 && !tensors.some((name) => isVisionTensor(officialName(name)))) continue;
       const source = await files.open(file);
       opened.push(source);
-      const safetensors = await openSafetensors(source);
+      const safetensors = await openSafetensors(source, () => pacer.pause());
       for (const info of safetensors.tensors.values()) {
         const name = officialName(info.name);
         if (!isVisionTensor(name)) continue;

@@ -14,14 +14,14 @@ import { engram } from "./engram.ts";
 import { type Carried, collapse, meanOfStreams } from "./hyper-connections.ts";
 import { v41Layers } from "./schedule.ts";
 
-export function recordV41Layers(
+export function* recordV41Layers(
   g: Graph,
   config: V41Config,
   embedded: Tensor,
   step: Step,
   outputRows: Tensor,
   drafts: boolean,
-): Tensor {
+): Generator<undefined, Tensor> {
   let carried: Carried = { streams: g.call(repeatStreams, [embedded], { count: config.hcMult }), pre: undefined };
   let shared: SharedSelection | undefined;
   const features: Tensor[] = [];
@@ -37,6 +37,7 @@ export function recordV41Layers(
     };
     carried = v41Block(g, config, layer.name, carried, attention, step.tokenIds);
     g.label(`layers.${l}.streams`, carried.streams);
+    yield;
   }
   if (drafts && config.drafter !== undefined) recordDrafter(g, config, config.drafter, features, step);
   const streams = g.call(gatherRows, [carried.streams, outputRows], {});

@@ -1,10 +1,10 @@
 /** Reading a request's body: checked by a schema as plain values, and kept as Json for what prompts must reproduce. */
 import { isDeepStrictEqual } from "node:util";
-import type { z } from "zod";
 import { fromJson } from "../../chat/read-json.ts";
 import { RequestError } from "../../errors.ts";
 import { type Json, JsonObject } from "../../json/parse-json.ts";
 import { requestPacer } from "../request-pacer.ts";
+import { checkBySchema, type Issue, type ObjectSchema } from "./check-by-schema.ts";
 
 export interface RequestBody<T> {
   readonly value: T;
@@ -12,10 +12,8 @@ export interface RequestBody<T> {
   readonly json: JsonObject;
 }
 
-type BodySchema<T> = z.ZodType<T> & { readonly shape: object };
-
 /** Throws a RequestError that names the first place that is wrong. A null at the top counts as absent. */
-export async function readBody<T>(schema: BodySchema<T>, body: Json | undefined): Promise<RequestBody<T>> {
+export async function readBody<T>(schema: ObjectSchema<T>, body: Json | undefined): Promise<RequestBody<T>> {
   if (!(body instanceof JsonObject)) {
     throw new RequestError("The body is no JSON object", {
       code: "request",
@@ -26,17 +24,13 @@ export async function readBody<T>(schema: BodySchema<T>, body: Json | undefined)
   // What no schema knows is not looked at: it may be as large as a body.
   const known = json.entries.filter(([key]) => Object.hasOwn(schema.shape, key));
   const pacer = requestPacer();
-  const plain = fromJson(new JsonObject(known));
+  const checked = await checkBySchema(schema, known, pacer);
   await pacer.pause();
-  const parsed = schema.safeParse(plain);
-  await pacer.pause();
-  if (parsed.success) return { value: parsed.data, json };
-  const issue = deepestIssue(parsed.error.issues[0]!);
+  if ("value" in checked) return { value: checked.value, json };
+  const issue = deepestIssue(checked.issue);
   const where = printPath(issue.path);
   throw new RequestError(`${where === "" ? "The body" : where}: ${issue.message}`, { code: "request", where });
 }
-
-type Issue = z.core.$ZodIssue;
 
 /** Of a union that nothing fits, what is wrong with the alternative that fits furthest. */
 function deepestIssue(issue: Issue): Issue {

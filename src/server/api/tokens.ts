@@ -1,8 +1,11 @@
 /** POST /tokenize, /detokenize and /apply-template, as llama-server and vLLM have them. */
-import { renderPrompt } from "../../chat/render-prompt.ts";
+import { renderPromptInSteps } from "../../chat/render-prompt.ts";
+import type { Pacer } from "../../engine/pacer.ts";
 import { RequestError } from "../../errors.ts";
 import { encodeChat } from "../generation/encode-chat.ts";
+import { decodeText, encodeText, mapTokens } from "../generation/encode-text.ts";
 import { readableIds } from "../generation/prompt-images.ts";
+import { requestPacer } from "../request-pacer.ts";
 import type { Call, Route, Services } from "../route.ts";
 import type { ApiContext } from "./api-context.ts";
 import { readChatBody } from "./chat/read-chat-body.ts";
@@ -30,17 +33,25 @@ export function tokenRoutes(context: ApiContext): Route[] {
 async function tokenize(call: Call, services: Services, context: ApiContext): Promise<void> {
   const { value: body } = await readBody(tokenizeRequest, call.body);
   const { tokenizer } = services;
-  const ids = body.messages === undefined ? textTokens(body, services) : await chatTokens(call, services, context);
+  const pacer = requestPacer();
+  const isText = body.messages === undefined;
+  const ids = isText ? await textTokens(body, services, pacer) : await chatTokens(call, services, context);
   const answer: TokenizeAnswer = {
-    tokens: body.with_pieces ? ids.map((id) => ({ id, piece: pieceOf(id, services) })) : [...ids],
+    tokens: body.with_pieces
+      ? await mapTokens(ids, pacer, (id) => ({ id, piece: pieceOf(id, services) }))
+      : ids.slice(),
     count: ids.length,
     max_model_len: services.requireInfo().contextLength,
-    token_strs: body.return_token_strs ? ids.map((id) => tokenizer.decode([id])) : null,
+    token_strs: body.return_token_strs ? await mapTokens(ids, pacer, (id) => tokenizer.decode([id])) : null,
   };
   call.json(200, answer);
 }
 
-function textTokens(body: ReturnType<(typeof tokenizeRequest)["parse"]>, services: Services): readonly number[] {
+async function textTokens(
+  body: ReturnType<(typeof tokenizeRequest)["parse"]>,
+  services: Services,
+  pacer: Pacer,
+): Promise<readonly number[]> {
   const text = body.content ?? body.prompt;
   if (text === undefined)
     throw new RequestError("There is no text", {
@@ -49,10 +60,11 @@ function textTokens(body: ReturnType<(typeof tokenizeRequest)["parse"]>, service
       hint: "Give content, prompt or messages",
     });
   const info = services.requireInfo();
-  const ids = services.tokenizer.encode(text, { special: body.parse_special ?? true });
+  const ids = await encodeText(text, services.tokenizer, pacer, { special: body.parse_special ?? true });
   // As with raw prompts: a begin-of-sequence token only for a model whose tokenizer puts one.
   const begins = info.addsBeginOfSequence && (body.add_special ?? body.add_special_tokens ?? false);
-  return begins ? [info.bosTokenId, ...ids] : ids;
+  if (begins) ids.unshift(info.bosTokenId);
+  return ids;
 }
 
 async function chatTokens(
@@ -60,7 +72,7 @@ async function chatTokens(
   services: Services,
   { memory, thinking }: ApiContext,
 ): Promise<readonly number[]> {
-  const { chat } = readChatBody(await readBody(chatRequest, call.body), thinking);
+  const { chat } = await readChatBody(await readBody(chatRequest, call.body), thinking);
   const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory });
   return readableIds(tokenIds, services.requireInfo());
 }
@@ -79,11 +91,12 @@ function pieceOf(id: number, { tokenizer }: Services): string | number[] {
 
 async function detokenize(call: Call, { tokenizer }: Services): Promise<void> {
   const { value } = await readBody(detokenizeRequest, call.body);
-  const text = tokenizer.decode(value.tokens);
+  const text = await decodeText(value.tokens, tokenizer, requestPacer());
   call.json(200, { content: text, prompt: text });
 }
 
 async function applyTemplate(call: Call, services: Services, thinks: boolean): Promise<void> {
-  const { chat } = readChatBody(await readBody(chatRequest, call.body), thinks);
-  call.json(200, { prompt: renderPrompt(chat, services.dialect).text });
+  const { chat } = await readChatBody(await readBody(chatRequest, call.body), thinks);
+  const prompt = await requestPacer().finish(renderPromptInSteps(chat, services.dialect));
+  call.json(200, { prompt: prompt.text });
 }

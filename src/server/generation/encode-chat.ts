@@ -4,7 +4,7 @@ import { toolsInForce } from "../../chat/check-request.ts";
 import { type Dialect, dialects, token } from "../../chat/dialect.ts";
 import type { ParseOptions } from "../../chat/output-parser.ts";
 import { encodePrompt, type PromptPart } from "../../chat/prompt.ts";
-import { openedCalls, renderPrompt } from "../../chat/render-prompt.ts";
+import { openedCalls, renderPromptInSteps } from "../../chat/render-prompt.ts";
 import { fullToolName } from "../../chat/tool-block.ts";
 import type { RequestImage } from "../../engine/batching/engine-port.ts";
 import { ImagePlaces } from "../../engine/vision/place-images.ts";
@@ -42,7 +42,7 @@ export async function encodeChat(given: ChatRequest, context: ChatContext): Prom
   checkImages(given, info);
   const request = await restoreHistory(withoutBillingHeaders(given), memory.turns, namespace);
   const pacer = requestPacer();
-  const prompt = renderPrompt(request, dialect);
+  const prompt = await pacer.finish(renderPromptInSteps(request, dialect));
   await pacer.pause();
   const images = await preparePromptImages(prompt.images, services);
   const places = info.images && images.length > 0 ? new ImagePlaces(info.images.tokenId, images) : undefined;

@@ -3,12 +3,12 @@
  * begins with exactly the tokens of the turn before, and nothing is computed twice.
  */
 import { createHash } from "node:crypto";
-import { setImmediate as othersTurn } from "node:timers/promises";
 import type { ChatMessage, ChatRequest, Content, HistoryCall } from "../../chat/chat-request.ts";
 import { toolsInForce } from "../../chat/check-request.ts";
 import type { PromptPart } from "../../chat/prompt.ts";
 import { FormatError } from "../../errors.ts";
 import { type Json, JsonNumber, JsonObject, parseJson } from "../../json/parse-json.ts";
+import { requestPacer } from "../request-pacer.ts";
 import type { AnswerResult } from "./answer-reader.ts";
 import type { ChatContext } from "./encode-chat.ts";
 import type { PreparedChat } from "./prepare-chat.ts";
@@ -22,18 +22,14 @@ export async function restoreHistory(
   memory: TurnMemory,
   namespace: string,
 ): Promise<ChatRequest> {
+  const pacer = requestPacer();
   const messages: ChatMessage[] = [];
   for (const [i, message] of request.messages.entries()) {
-    // Before the first of many: reading them has taken its time.
-    if (i % messagesAtOnce === 0 && request.messages.length > messagesAtOnce) await othersTurn();
     messages.push(await restoreMessage(message, request.messages[i - 1], memory, namespace));
+    await pacer.pause();
   }
-  if (messages.length > messagesAtOnce) await othersTurn();
   return { ...request, messages };
 }
-
-/** Messages that are looked up before other requests have their turn: a few milliseconds. */
-const messagesAtOnce = 500;
 
 async function restoreMessage(
   message: ChatMessage,

@@ -7,15 +7,15 @@
  * structure, and no text becomes one. What is canonical anyway is not kept.
  */
 import { createHash, type Hash } from "node:crypto";
-import { setImmediate as othersTurn } from "node:timers/promises";
 import { encodePart, type PromptPart } from "../../chat/prompt.ts";
 import type { DurableMap } from "../../engine/cache/durable-map.ts";
 import { isContentId } from "../../engine/vision/content-ids.ts";
 import type { Tokenizer } from "../../tokenizer/tokenizer.ts";
+import { requestPacer } from "../request-pacer.ts";
+import { encodeText } from "./encode-text.ts";
 
-/** What is encoded before other requests have their turn: ten milliseconds or so. A part costs as much as so many characters. */
-const charactersAtOnce = 65_536;
-const charactersOfPart = 100;
+/** Ids that are copied at once, not one by one: of a million that takes 40 ms. */
+const longPart = 4096;
 
 /** An answer and what it answered; `stopString` ended it and is not part of what the client has. */
 export interface AnsweredTokens {
@@ -39,19 +39,17 @@ export class TokenHistory {
     placeOf: (id: number) => readonly number[] = (id) => [id],
   ): Promise<number[]> {
     const before = new TokensBefore();
-    const ids: number[] = [];
-    let sincePause = 0;
+    const pacer = requestPacer();
+    let ids: number[] = [];
     for (const part of parts) {
       const known = "text" in part ? await this.#sampledIds(namespace, before, part.text, tokenizer) : undefined;
       const added =
         known ??
-        ("text" in part ? await encodeText(part.text, tokenizer) : encodePart(part, tokenizer).flatMap(placeOf));
+        ("text" in part ? await encodeText(part.text, tokenizer, pacer) : encodePart(part, tokenizer).flatMap(placeOf));
       before.push(added);
-      for (const id of added) ids.push(id);
-      sincePause += charactersOfPart + ("text" in part ? part.text.length : 0);
-      if (sincePause < charactersAtOnce) continue;
-      await othersTurn();
-      sincePause = 0;
+      if (added.length > longPart) ids = ids.concat(added);
+      else for (const id of added) ids.push(id);
+      await pacer.pause();
     }
     return ids;
   }
@@ -92,16 +90,6 @@ export class TokenHistory {
     if (bytes === undefined || bytes.length % 4 !== 0) return undefined;
     return idsOfText(new Int32Array(bytes.slice().buffer), text, tokenizer);
   }
-}
-
-/** Others have their turn between the slices of a long text. */
-async function encodeText(text: string, tokenizer: Tokenizer): Promise<readonly number[]> {
-  const ids: number[] = [];
-  for (const slice of tokenizer.encodeInSlices(text)) {
-    for (const id of slice) ids.push(id);
-    if (text.length > charactersAtOnce) await othersTurn();
-  }
-  return ids;
 }
 
 /** The tokens of a prompt up to a place, as a key of what follows. */

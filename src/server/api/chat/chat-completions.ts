@@ -28,7 +28,7 @@ export function chatRoutes(context: ApiContext): Route[] {
 async function answerChat(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = await readBody(chatRequest, call.body);
   const model = servedModel(body.value.model, services, context);
-  const { chat, options } = readChatBody(body, context.thinking);
+  const { chat, options } = await readChatBody(body, context.thinking);
   const { memory } = context;
   const prepared = await prepareChat(chat, options, { call, services, memory, errors: "openai" });
   const encoder = new ChatEncoder(answerHead("chatcmpl", model, call, services), options.logprobs !== undefined);

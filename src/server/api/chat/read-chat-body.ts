@@ -1,8 +1,9 @@
 /** From the body of a Chat Completions request to a conversation and the options of its answer. */
-import { type ChatRequest, parseChatRequest } from "../../../chat/chat-request.ts";
+import { type ChatRequest, parseChatRequestInSteps } from "../../../chat/chat-request.ts";
 import { RequestError } from "../../../errors.ts";
 import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { AnswerOptions } from "../../generation/prepare-chat.ts";
+import { requestPacer } from "../../request-pacer.ts";
 import { type RequestBody, refuseUnsupported } from "../request-body.ts";
 import { readSampling } from "../sampling-fields.ts";
 import type { ChatBody } from "../schemas/chat.ts";
@@ -11,10 +12,10 @@ import { chatParameters } from "./chat-parameters.ts";
 const conversationFields = ["messages", "tools", "tool_choice", "response_format", "stop", "reasoning_effort"];
 
 /** `thinks`: whether a model thinks where the request says nothing of it. */
-export function readChatBody(
+export async function readChatBody(
   { value, json }: RequestBody<ChatBody>,
   thinks: boolean,
-): { chat: ChatRequest; options: AnswerOptions } {
+): Promise<{ chat: ChatRequest; options: AnswerOptions }> {
   refuseUnsupported(json, chatParameters);
   if (value.response_format?.type === "json_schema") {
     throw new RequestError("Answers that follow a schema are not offered yet", {
@@ -31,7 +32,8 @@ export function readChatBody(
     });
   }
   const picked = json.entries.filter(([key]) => conversationFields.includes(key));
-  const chat = parseChatRequest(new JsonObject([...picked, ...thinkingEntry(value, json, thinks)]));
+  const conversation = new JsonObject([...picked, ...thinkingEntry(value, json, thinks)]);
+  const chat = await requestPacer().finish(parseChatRequestInSteps(conversation));
   return {
     chat: value.continue_final_message ? continued(chat, value) : chat,
     options: {

@@ -1,9 +1,11 @@
 /** The prompts of a completion request as token ids, and how their text reads. */
-import { encodePrompt } from "../../../chat/prompt.ts";
 import { renderFillInMiddle } from "../../../chat/render-prompt.ts";
 import type { EngineInfo } from "../../../engine/batching/engine-port.ts";
+import type { Pacer } from "../../../engine/pacer.ts";
 import { RequestError } from "../../../errors.ts";
 import type { Tokenizer } from "../../../tokenizer/tokenizer.ts";
+import { decodeText, encodeParts, encodeText } from "../../generation/encode-text.ts";
+import { requestPacer } from "../../request-pacer.ts";
 import type { CompletionBody } from "../schemas/completions.ts";
 
 export interface CompletionPrompt {
@@ -14,7 +16,11 @@ export interface CompletionPrompt {
 
 const maxPrompts = 128;
 
-export function completionPrompts(body: CompletionBody, info: EngineInfo, tokenizer: Tokenizer): CompletionPrompt[] {
+export async function completionPrompts(
+  body: CompletionBody,
+  info: EngineInfo,
+  tokenizer: Tokenizer,
+): Promise<CompletionPrompt[]> {
   const list = listOf(body.prompt);
   if (list.length * (body.n ?? 1) > maxPrompts) {
     throw new RequestError(`The request asks for more than ${maxPrompts} answers`, {
@@ -22,26 +28,42 @@ export function completionPrompts(body: CompletionBody, info: EngineInfo, tokeni
       where: "prompt",
     });
   }
-  return list.map((prompt, i) => {
+  const pacer = requestPacer();
+  const prompts: CompletionPrompt[] = [];
+  for (const [i, prompt] of list.entries()) {
     const where = list.length > 1 ? `prompt[${i}]` : "prompt";
-    if (typeof prompt !== "string") return promptOfIds(prompt, body, info, tokenizer, where);
-    if (body.suffix !== undefined && body.suffix !== "")
-      return { tokenIds: encodePrompt(renderFillInMiddle(prompt, body.suffix), tokenizer), text: prompt };
-    // Raw is raw: special tokens may be spelled.
-    const begin = info.addsBeginOfSequence ? [info.bosTokenId] : [];
-    const tokenIds = [...begin, ...tokenizer.encode(prompt, { special: true })];
-    if (tokenIds.length === 0) tokenIds.push(info.bosTokenId); // an empty prompt: the model begins
-    return { tokenIds, text: prompt };
-  });
+    prompts.push(
+      typeof prompt === "string"
+        ? { tokenIds: await tokensOfText(prompt, body, info, tokenizer, pacer), text: prompt }
+        : await promptOfIds(prompt, body, info, tokenizer, where),
+    );
+  }
+  return prompts;
 }
 
-function promptOfIds(
+async function tokensOfText(
+  prompt: string,
+  { suffix }: CompletionBody,
+  info: EngineInfo,
+  tokenizer: Tokenizer,
+  pacer: Pacer,
+): Promise<readonly number[]> {
+  if (suffix !== undefined && suffix !== "")
+    return encodeParts(renderFillInMiddle(prompt, suffix).parts, tokenizer, pacer);
+  // Raw is raw: special tokens may be spelled.
+  const tokenIds = await encodeText(prompt, tokenizer, pacer, { special: true });
+  // An empty prompt: the model begins.
+  if (info.addsBeginOfSequence || tokenIds.length === 0) tokenIds.unshift(info.bosTokenId);
+  return tokenIds;
+}
+
+async function promptOfIds(
   tokenIds: readonly number[],
   { suffix, echo }: CompletionBody,
   { vocabSize }: EngineInfo,
   tokenizer: Tokenizer,
   where: string,
-): CompletionPrompt {
+): Promise<CompletionPrompt> {
   if (suffix !== undefined && suffix !== "") {
     throw new RequestError("A gap is filled between texts only", {
       code: "request",
@@ -57,7 +79,7 @@ function promptOfIds(
       hint: `Ids go from 0 to ${vocabSize - 1}`,
     });
   }
-  return { tokenIds, text: echo ? tokenizer.decode(tokenIds) : "" };
+  return { tokenIds, text: echo ? await decodeText(tokenIds, tokenizer, requestPacer()) : "" };
 }
 
 function listOf(prompt: CompletionBody["prompt"]): readonly (string | readonly number[])[] {

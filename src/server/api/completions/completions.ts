@@ -59,7 +59,7 @@ async function answerCompletion(call: Call, services: Services, context: ApiCont
   const model = servedModel(body.model, services, context);
   refuseUnsupported(json, completionParameters);
   const head = { ...answerHead("cmpl", model, call, services), object: "text_completion" as const };
-  const prompts = completionPrompts(body, services.requireInfo(), services.tokenizer);
+  const prompts = await completionPrompts(body, services.requireInfo(), services.tokenizer);
   const jobs = prompts.flatMap((prompt) => promptJobs(prompt, body, services, context));
   const choices = jobs.map((_, index) => {
     const prompt = prompts[Math.floor(index / (body.n ?? 1))]!;

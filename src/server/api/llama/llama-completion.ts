@@ -27,7 +27,7 @@ export function llamaCompletionRoutes(context: ApiContext): Route[] {
 async function answerCompletion(call: Call, services: Services, context: ApiContext): Promise<void> {
   const { value: body, json } = await readBody(llamaCompletionRequest, call.body);
   refuseUnsupported(json, llamaParameters);
-  const prompts = llamaPrompts(body.prompt, services);
+  const prompts = await llamaPrompts(body.prompt, services);
   await answerPrompts(call, services, context, { body, ...prompts });
 }
 

@@ -1,7 +1,10 @@
 /** The prompts of a llama-server completion: a text, token ids, both in turn, or a list of those. */
 import type { EngineInfo } from "../../../engine/batching/engine-port.ts";
+import type { Pacer } from "../../../engine/pacer.ts";
 import { RequestError } from "../../../errors.ts";
+import { encodeText } from "../../generation/encode-text.ts";
 import { HttpError } from "../../http-error.ts";
+import { requestPacer } from "../../request-pacer.ts";
 import type { Services } from "../../route.ts";
 import type { LlamaCompletionBody } from "../schemas/llama.ts";
 
@@ -15,11 +18,14 @@ export interface LlamaPrompts {
   readonly isList: boolean;
 }
 
-export function llamaPrompts(prompt: LlamaCompletionBody["prompt"], services: Services): LlamaPrompts {
+export async function llamaPrompts(prompt: LlamaCompletionBody["prompt"], services: Services): Promise<LlamaPrompts> {
   const list = listOf(prompt);
   if (list.length === 0) throw wrong("prompt", "There is no prompt");
   if (list.length > maxPrompts) throw wrong("prompt", `There are more than ${maxPrompts} prompts`);
-  const tokenIds = list.map((one, i) => promptTokens(one, list.length > 1 ? `prompt[${i}]` : "prompt", services));
+  const pacer = requestPacer();
+  const tokenIds: (readonly number[])[] = [];
+  for (const [i, one] of list.entries())
+    tokenIds.push(await promptTokens(one, list.length > 1 ? `prompt[${i}]` : "prompt", services, pacer));
   return { tokenIds, isList: list.length > 1 };
 }
 
@@ -29,20 +35,27 @@ function listOf(prompt: LlamaCompletionBody["prompt"]): readonly OnePrompt[] {
   return prompt.some((item) => typeof item === "number") ? [prompt as (string | number)[]] : (prompt as OnePrompt[]);
 }
 
-function promptTokens(prompt: OnePrompt, where: string, services: Services): readonly number[] {
+async function promptTokens(
+  prompt: OnePrompt,
+  where: string,
+  services: Services,
+  pacer: Pacer,
+): Promise<readonly number[]> {
   const { tokenizer } = services;
   const info = services.requireInfo();
-  const textTokens = (text: string) => tokenizer.encode(text, { special: true });
+  const textTokens = (text: string) => encodeText(text, tokenizer, pacer, { special: true });
   const begin = info.addsBeginOfSequence ? [info.bosTokenId] : [];
   if (Array.isArray(prompt)) {
     const parts = prompt as readonly (string | number)[];
-    const ids = parts.flatMap((part) =>
-      typeof part === "number" ? [knownToken(part, info, where)] : textTokens(part),
-    );
-    return orBegin(typeof parts[0] === "string" ? [...begin, ...ids] : ids, info);
+    const ids: number[] = [];
+    for (const part of parts) {
+      if (typeof part === "number") ids.push(knownToken(part, info, where));
+      else for (const id of await textTokens(part)) ids.push(id);
+    }
+    return orBegin(typeof parts[0] === "string" ? begin.concat(ids) : ids, info);
   }
   const text = typeof prompt === "string" ? prompt : textOf(prompt as Exclude<OnePrompt, string | readonly unknown[]>);
-  return orBegin([...begin, ...textTokens(text)], info);
+  return orBegin(begin.concat(await textTokens(text)), info);
 }
 
 function textOf({ prompt_string, multimodal_data }: { prompt_string: string; multimodal_data?: unknown }): string {

@@ -26,7 +26,7 @@ export function messagesRoutes(context: ApiContext): Route[] {
 }
 
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
-  const { chat } = readMessagesBody(await readBody(messagesRequest, call.body));
+  const { chat } = await readMessagesBody(await readBody(messagesRequest, call.body));
   const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory: context.memory });
   call.json(200, { input_tokens: tokenIds.length });
 }
@@ -34,7 +34,7 @@ async function countTokens(call: Call, services: Services, context: ApiContext):
 async function answerMessages(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = await readBody(messagesRequest, call.body);
   const model = servedModel(body.value.model, services, context);
-  const { chat, options } = readMessagesBody(body);
+  const { chat, options } = await readMessagesBody(body);
   const { memory } = context;
   const prepared = await prepareChat(chat, options, { call, services, memory, errors: "anthropic" });
   const head = { id: `msg_${call.requestId}`, model };

@@ -15,15 +15,16 @@ import { withoutUndefined } from "../../../engine/without-undefined.ts";
 import { quoted, RequestError } from "../../../errors.ts";
 import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { AnswerOptions } from "../../generation/prepare-chat.ts";
+import { requestPacer } from "../../request-pacer.ts";
 import { printCompact } from "../print-compact.ts";
 import { type RequestBody, refuseUnsupported } from "../request-body.ts";
 import type { MessagesBody } from "../schemas/messages.ts";
 import { messagesParameters } from "./messages-parameters.ts";
 
-export function readMessagesBody({ value, json }: RequestBody<MessagesBody>): {
+export async function readMessagesBody({ value, json }: RequestBody<MessagesBody>): Promise<{
   chat: ChatRequest;
   options: AnswerOptions;
-} {
+}> {
   refuseUnsupported(json, messagesParameters);
   if (value.output_config?.format !== undefined && value.output_config.format !== null) {
     throw new RequestError("Answers that follow a schema are not offered yet", {
@@ -34,9 +35,12 @@ export function readMessagesBody({ value, json }: RequestBody<MessagesBody>): {
   }
   const fields = new Fields(json, "");
   const system = readContent(fields.get("system"), "system");
-  const messages = (fields.list("messages") ?? []).flatMap((item, i) =>
-    readMessage(new Fields(item, `messages[${i}]`)),
-  );
+  const pacer = requestPacer();
+  const messages: ChatMessage[] = [];
+  for (const [i, item] of (fields.list("messages") ?? []).entries()) {
+    messages.push(...readMessage(new Fields(item, `messages[${i}]`)));
+    await pacer.pause();
+  }
   const toolChoice = readToolChoice(value.tool_choice);
   const chat: ChatRequest = {
     messages: [
@@ -52,6 +56,7 @@ export function readMessagesBody({ value, json }: RequestBody<MessagesBody>): {
     keepsReasoning: false,
     version: undefined,
   };
+  await pacer.pause();
   checkRequest(chat);
   return {
     chat,

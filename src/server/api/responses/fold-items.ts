@@ -2,6 +2,7 @@
 import type { ChatMessage, Content, ContentPart, HistoryCall } from "../../../chat/chat-request.ts";
 import type { Dialect } from "../../../chat/dialect.ts";
 import { Fields, wrong } from "../../../chat/read-json.ts";
+import type { Pacer } from "../../../engine/pacer.ts";
 import { quoted, RequestError } from "../../../errors.ts";
 import type { Json } from "../../../json/parse-json.ts";
 
@@ -24,11 +25,12 @@ function openReasoning(sealed: string): string {
     : "";
 }
 
-export function foldItems(items: readonly Json[], dialect: Dialect): ChatMessage[] {
+export async function foldItems(items: readonly Json[], dialect: Dialect, pacer: Pacer): Promise<ChatMessage[]> {
   const folder = new Folder(dialect);
-  items.forEach((item, i) => {
+  for (const [i, item] of items.entries()) {
     folder.add(new Fields(item, `input[${i}]`));
-  });
+    await pacer.pause();
+  }
   return folder.end();
 }
 

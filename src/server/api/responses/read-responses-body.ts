@@ -7,6 +7,7 @@ import { withoutUndefined } from "../../../engine/without-undefined.ts";
 import { quoted, RequestError } from "../../../errors.ts";
 import { type Json, JsonObject } from "../../../json/parse-json.ts";
 import type { AnswerOptions } from "../../generation/prepare-chat.ts";
+import { requestPacer } from "../../request-pacer.ts";
 import type { Services } from "../../route.ts";
 import { type RequestBody, refuseUnsupported } from "../request-body.ts";
 import type { ResponsesBody } from "../schemas/responses.ts";
@@ -30,16 +31,21 @@ export interface EarlierItems {
 }
 
 /** `thinks`: whether a model thinks where nothing is said of it. */
-export function readResponsesBody(
+export async function readResponsesBody(
   { value, json }: RequestBody<ResponsesBody>,
   earlier: EarlierItems,
   { dialect: dialectName }: Pick<Services, "dialect">,
   thinks: boolean,
-): ReadResponses {
+): Promise<ReadResponses> {
   refuseUnsupported(json, responsesParameters);
   const dialect = dialects[dialectName];
   const fields = new Fields(json, "");
-  const input = inputItems(json.get("input")).map((item, i) => resolveReference(item, `input[${i}]`, earlier));
+  const pacer = requestPacer();
+  const input: Json[] = [];
+  for (const [i, item] of inputItems(json.get("input")).entries()) {
+    input.push(resolveReference(item, `input[${i}]`, earlier));
+    await pacer.pause();
+  }
   if (input.length + earlier.history.length === 0)
     throw new RequestError("There is no input", { code: "request", where: "input" });
   const tools = readResponseTools(fields.list("tools") ?? []);
@@ -48,8 +54,9 @@ export function readResponsesBody(
   const system = instructions
     ? [{ role: "system", content: [{ type: "text", text: instructions }], tools: [] } as const]
     : [];
+  const conversation = await foldItems([...earlier.history, ...input], dialect, pacer);
   const chat: ChatRequest = {
-    messages: [...system, ...foldItems([...earlier.history, ...input], dialect)],
+    messages: [...system, ...conversation],
     tools,
     thinking: readThinking(value, toolChoice, thinks),
     effort: readEffort(value),
@@ -59,6 +66,7 @@ export function readResponsesBody(
     keepsReasoning: false,
     version: undefined,
   };
+  await pacer.pause();
   checkRequest(chat);
   const wantsLogprobs = value.top_logprobs !== undefined || value.include?.includes("message.output_text.logprobs");
   return {

@@ -40,7 +40,7 @@ export function responsesRoutes(context: ApiContext): Route[] {
 /** How long the prompt of such a request is. */
 async function countTokens(call: Call, services: Services, context: ApiContext): Promise<void> {
   const body = await readBody(responsesRequest, call.body);
-  const { chat } = readResponsesBody(body, earlierOf(body.value, call, context), services, context.thinking);
+  const { chat } = await readResponsesBody(body, earlierOf(body.value, call, context), services, context.thinking);
   const { tokenIds } = await encodeChat(chat, { namespace: call.namespace, services, memory: context.memory });
   call.json(200, { object: "response.input_tokens", input_tokens: tokenIds.length });
 }
@@ -50,7 +50,7 @@ async function answerResponse(call: Call, services: Services, context: ApiContex
   const { value } = body;
   const model = servedModel(value.model, services, context);
   const earlier = earlierOf(value, call, context);
-  const { chat, options, tools, input } = readResponsesBody(body, earlier, services, context.thinking);
+  const { chat, options, tools, input } = await readResponsesBody(body, earlier, services, context.thinking);
   const { memory } = context;
   const prepared = await prepareChat(chat, options, { call, services, memory, errors: "openai" });
   const encoder = new ResponsesEncoder(baseResponse(body, model, call, services), {

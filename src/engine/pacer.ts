@@ -1,5 +1,5 @@
 /** Keeps long work on the event loop's thread from holding up timers, sockets and signals. */
-import { yieldToEventLoop } from "../../device/event-loop.ts";
+import { yieldToEventLoop } from "../device/event-loop.ts";
 
 export class Pacer {
   readonly #mostMs: number;
@@ -15,6 +15,15 @@ export class Pacer {
     if (performance.now() - this.#since < this.#mostMs) return;
     await yieldToEventLoop();
     this.#since = performance.now();
+  }
+
+  /** Work in steps, to its end. */
+  async finish<Result>(steps: Iterator<undefined, Result>): Promise<Result> {
+    for (;;) {
+      const step = steps.next();
+      if (step.done) return step.value;
+      await this.pause();
+    }
   }
 
   /** The work was interrupted anyway. */
