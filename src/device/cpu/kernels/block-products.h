@@ -9,6 +9,12 @@ enum { TOKENS_OF_BYTES = 8 }; /* that are multiplied together: as many as regist
 enum { TOKENS_OF_BYTES = 4 };
 #endif
 
+/*
+ * Vectors of a tile that are multiplied together: with two of them, four activations are loaded once for both. Signed 8-bit weights, whose
+ * products take more instructions, gain nothing, and few tokens little but in small groups.
+ */
+enum { VECTORS_OF_BYTES = LANES == 8 ? 2 : 1 };
+
 typedef struct {
   int is_8bit, group, has_minima;
   i32 zero;
@@ -32,36 +38,62 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
     scales[t] = x->scales + block;
     sums[t] = x->sums + (together == 1 ? 2 * block : sums_of(x, first_block) + t);
   }
-  for (int v = 0; v < TILE; v += LANES) {
-    vf total[TOKENS_OF_BYTES];
-    UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(&acc[t0 + t][v]);
+  const int V = is_8bit || (T < 4 && group == BLOCK) ? 1 : VECTORS_OF_BYTES;
+#define EACH UNROLL for (int i = 0; i < V; i++) UNROLL for (int t = 0; t < T; t++)
+  for (int v = 0; v < TILE; v += V * LANES) {
+    vf total[VECTORS_OF_BYTES][TOKENS_OF_BYTES];
+    EACH total[i][t] = load_vf(&acc[t0 + t][v + i * LANES]);
     for (i64 b = 0; b < count / BLOCK; b++) {
       for (int half = 0; half < BLOCK / group; half++) { /* Q6_K: two scales a block */
         const int dwords = group / 4;
-        vi sum[TOKENS_OF_BYTES];
+        vi sum[VECTORS_OF_BYTES][TOKENS_OF_BYTES], w[VECTORS_OF_BYTES];
         UNROLL for (int t = 0; t < T; t++) {
           const i32* both = sums[t] + 2 * b * together;
           const i32 of_group = group == 16 ? both[half * together] : both[0] + both[together];
-          sum[t] = vi_of(-kind.zero * of_group);
+          UNROLL for (int i = 0; i < V; i++) sum[i][t] = vi_of(-kind.zero * of_group);
         }
-        UNROLL_DOTS for (int j = 0; j < dwords; j++) {
-          const vi w = load_vi(&p->bytes[8 * b + dwords * half + j][v]);
-          UNROLL for (int t = 0; t < T; t++) {
-            const i32 four = *(const i32*)(bytes[t] + BLOCK * together * b + group * half + 4 * j);
-            sum[t] = is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
+#define FOUR(t, j) (*(const i32*)(bytes[t] + BLOCK * together * b + group * half + 4 * (j)))
+#define LOAD_WEIGHTS(j) UNROLL for (int i = 0; i < V; i++) w[i] = load_vi(&p->bytes[8 * b + dwords * half + (j)][v + i * LANES])
+#if SUMS_IN_16_BITS
+        if (!is_8bit)
+          UNROLL for (int first_of = 0; first_of < dwords; first_of += DWORDS_OF_PAIRS(group)) {
+            vi pairs[VECTORS_OF_BYTES][TOKENS_OF_BYTES];
+            EACH pairs[i][t] = vi_of(0);
+            UNROLL for (int j = first_of; j < first_of + DWORDS_OF_PAIRS(group); j++) {
+              LOAD_WEIGHTS(j);
+              UNROLL for (int t = 0; t < T; t++) {
+                const i32 four = FOUR(t, j);
+                UNROLL for (int i = 0; i < V; i++) pairs[i][t] = add_pairs(pairs[i][t], w[i], four);
+              }
+              EACH keep_order(&pairs[i][t]);
+            }
+            EACH sum[i][t] = add_sums(sum[i][t], pairs[i][t]);
           }
-        }
-        const vf scale = load_vf(&p->scales[group == 16 ? 2 * b + half : b][v]);
-        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t][b * together]), total[t]);
-        if (kind.has_minima) {
-          const vf minimum = load_vf(&p->minima[b][v]);
-          UNROLL for (int t = 0; t < T; t++)
-            total[t] = fma_vf(minimum, vf_of(-scales[t][b * together] * (float)(sums[t][2 * b * together] + sums[t][(2 * b + 1) * together])), total[t]);
+        else
+#endif
+          UNROLL_DOTS for (int j = 0; j < dwords; j++) {
+            LOAD_WEIGHTS(j);
+            UNROLL for (int t = 0; t < T; t++) {
+              const i32 four = FOUR(t, j);
+              UNROLL for (int i = 0; i < V; i++) sum[i][t] = is_8bit ? dot_8bit(sum[i][t], w[i], four) : dot_7bit(sum[i][t], w[i], four);
+            }
+          }
+        UNROLL for (int i = 0; i < V; i++) {
+          const vf scale = load_vf(&p->scales[group == 16 ? 2 * b + half : b][v + i * LANES]);
+          UNROLL for (int t = 0; t < T; t++) total[i][t] = fma_vf(vf_of_vi(sum[i][t]), scale * vf_of(scales[t][b * together]), total[i][t]);
+          if (kind.has_minima) {
+            const vf minimum = load_vf(&p->minima[b][v + i * LANES]);
+            UNROLL for (int t = 0; t < T; t++)
+              total[i][t] = fma_vf(minimum, vf_of(-scales[t][b * together] * (float)(sums[t][2 * b * together] + sums[t][(2 * b + 1) * together])), total[i][t]);
+          }
         }
       }
     }
-    UNROLL for (int t = 0; t < T; t++) store_vf(&acc[t0 + t][v], total[t]);
+    EACH store_vf(&acc[t0 + t][v + i * LANES], total[i][t]);
   }
+#undef EACH
+#undef FOUR
+#undef LOAD_WEIGHTS
 }
 
 #if defined(__AMX_INT8__)
@@ -74,7 +106,10 @@ static inline __attribute__((always_inline)) void bytes_of_some(const int is_8bi
   if (!may_have_minima) kind.has_minima = 0;
   if (is_8bit) kind.zero = 0; /* where their products differ they are signed */
   const Kind with = {is_8bit, group, 1, 0}, without = {is_8bit, group, 0, kind.zero};
-  if (x->together == TOGETHER) {
+  if (LANES == 8 && group == 16) /* of these, code for each layout is worth less than its size */
+    for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES)
+      bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, x->together, without, p, first, count, x, t, acc);
+  else if (x->together == TOGETHER) {
     if (may_have_minima && kind.has_minima)
       for (; t + TOKENS_OF_BYTES <= tokens; t += TOKENS_OF_BYTES)
         bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, with, p, first, count, x, t, acc);

@@ -13,14 +13,14 @@
 
 #if defined(__x86_64__)
 PRODUCTS(sse2) MULTIPLY(sse2) STREAM(sse2)
-PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2)
+PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2) FEW(avx2)
 MULTIPLY(avxvnni)
 PRODUCTS(avx512) MULTIPLY(avx512) STREAM(avx512) FEW(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 static const Body bodies[] = {
     {&products_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0, 0},
-    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0, 0},
-    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 0, 128},
+    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, stream_few_avx2, 0, 0, 0},
+    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, stream_few_avx2, 0, 0, 128},
     {&products_avx512, multiply_bytes_avx512, stream_blocks_avx512, stream_few_avx512, 0, 0, 128},
     {&products_avx512, multiply_bytes_amx, stream_blocks_avx512, stream_few_avx512, multiply_parts_amx, attend_in_parts_amx, 128},
 };
