@@ -38,10 +38,17 @@ const narrowTile = { rows: 8, columns: 128 };
 const squareTile = { rows: 32, columns: 32 };
 
 /** A random matrix in a format: any bytes are legal blocks; the scales are kept to sizes that weights have. */
-function example(format: MatrixFormat, rows: number, columns: number, count = 1, fp8Tile = narrowTile): Example {
+function example(
+  format: MatrixFormat,
+  rows: number,
+  columns: number,
+  count = 1,
+  fp8Tile = narrowTile,
+  code = () => random() * 256,
+): Example {
   const all = rows * count;
   const rowBytes = bytesOfRow(format, columns);
-  const bytes = Uint8Array.from({ length: all * rowBytes }, () => random() * 256);
+  const bytes = Uint8Array.from({ length: all * rowBytes }, code);
   const view = new DataView(bytes.buffer);
   const half = () => Math.floor(random() * 2) * 0x8000 + 0x1c00 + Math.floor(random() * 0x0800); // +- 0.004 to 0.016
   const values = new Float32Array(all * columns);
@@ -272,16 +279,36 @@ for (const body of kernelBodiesHere) {
         });
         test(`${format}: each of two to nine tokens is bitwise what it is alone`, async () => {
           state = 5;
-          const [rows, columns, tokens] = [40, 768, 20];
-          const matrix = example(format, rows, columns);
-          await sameInAnyNumber(
-            device,
-            matrix,
-            Float32Array.from({ length: tokens * columns }, normal),
-            tokens,
-            format,
-          );
+          const [rows, tokens] = [40, 20];
+          // An odd number of blocks, two blocks, groups of eight, and two blocks behind groups of sixteen.
+          for (const columns of [96, 64, 768, 1088]) {
+            if (columns % columnsOfBlock(format) > 0) continue;
+            const matrix = example(format, rows, columns);
+            const x = Float32Array.from({ length: tokens * columns }, normal);
+            await sameInAnyNumber(device, matrix, x, tokens, `${columns} columns`);
+          }
         });
+        if (hasBlocks(format))
+          test(`${format}: the greatest weights times the greatest activations overflow nowhere`, async () => {
+            state = 13;
+            const [rows, columns, most] = [17, 512, 9];
+            // All of one sign, all of the other, and in turn: whatever has a bound is at it.
+            const x = Float32Array.from({ length: most * columns }, (_, i) => {
+              const t = Math.floor(i / columns) % 3;
+              return t === 0 ? 1 : t === 1 ? -1 : 1 - 2 * (i % 2);
+            });
+            for (const code of [0x00, 0x77, 0x7f, 0x80, 0xff]) {
+              const matrix = example(format, rows, columns, 1, narrowTile, () => code);
+              const expected = product(matrix.values, rows, columns, isInt8 ? throughInt8(x) : x, most);
+              const greatest = matrix.values.reduce((a, v) => Math.max(a, Math.abs(v)), 0);
+              for (const tokens of [1, 2, 3, 4, 7, 9]) {
+                const found = await multiply(device, matrix, x.slice(0, tokens * columns), tokens);
+                const what = `codes ${code}, ${tokens} tokens`;
+                // One number added up again and again rounds the same way each time; an overflow is a part in a hundred.
+                assertNear(found, expected.slice(0, tokens * rows), greatest * columns, 1e-5, what);
+              }
+            }
+          });
         if (format === "FP8" || format === "FP4" || format === "MXFP4")
           test(`${format}: extreme scales, and NaN, are the same for one token and for several`, async () => {
             state = 7;

@@ -86,7 +86,7 @@ struct Body {
   void (*multiply_bytes)(i64 format, Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 tokens, float (*acc)[TILE]);
   /* acc[0] = all columns times one activation; 0 where a panel is needed */
   int (*stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc);
-  /* or 0: acc[t] += all columns times two to seven activations; 0 where a panel is needed. The panel is room for stored weights. */
+  /* or 0: acc[t] += all columns times a few activations, at least two; 0 where a panel is needed. The panel is room for stored weights. */
   int (*stream_few)(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* room);
   /* y[t][row .. end] = rows of a BF16 matrix . n float32 rows, in an order of its own; 0 where no instructions make it worth while */
   void (*multiply_parts)(const Matrix* m, i64 row, i64 end, const float* x, i64 n, float* y, i64 stride, Panel* panel, void* scratch);

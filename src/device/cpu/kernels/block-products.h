@@ -9,6 +9,12 @@ enum { TOKENS_OF_BYTES = 8 }; /* that are multiplied together: as many as regist
 enum { TOKENS_OF_BYTES = 4 };
 #endif
 
+/*
+ * Vectors of a tile that are multiplied together: with two of them, four activations are loaded once for both. Signed 8-bit weights, whose
+ * products take more instructions, gain nothing, and few tokens little but in small groups.
+ */
+enum { VECTORS_OF_BYTES = LANES == 8 ? 2 : 1 };
+
 typedef struct {
   int is_8bit, group, has_minima;
   i32 zero;
@@ -26,46 +32,71 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
                                                                   const Panel* p, i64 first, i64 count, const Activations* x, i64 t0, i64 n,
                                                                   float (*acc)[TILE]) {
   const i64 block = block_of(x, activation_row(x, t0), first);
-  for (int v = 0; v < TILE; v += LANES) {
+  const int V = is_8bit || (T < 4 && group == BLOCK) ? 1 : VECTORS_OF_BYTES, dwords = group / 4;
+#define EACH UNROLL for (int i = 0; i < V; i++) UNROLL for (int t = 0; t < T; t++)
+#define LOAD_WEIGHTS(j) UNROLL for (int i = 0; i < V; i++) w[i] = load_vi(weights + TILE * (j) + i * LANES)
+#define FOUR(t, j) (*(const i32*)(bytes + BLOCK * (t) + group * half + 4 * (j)))
+  for (int v = 0; v < TILE; v += V * LANES) {
     const i8* bytes = x->bytes + BLOCK * block;
     const float* scales = x->scales + block;
     const i32* sums = x->sums + sums_of(x, block);
     const i32* weights = &p->bytes[0][v];
     const float* of_weights = &p->scales[0][v];
-    vf total[TOKENS_OF_BYTES];
-    UNROLL for (int t = 0; t < T; t++) total[t] = t < n ? load_vf(&acc[t0 + t][v]) : vf_of(0);
+    vf total[VECTORS_OF_BYTES][TOKENS_OF_BYTES];
+    EACH total[i][t] = t < n ? load_vf(&acc[t0 + t][v + i * LANES]) : vf_of(0);
     for (i64 b = 0; b < count / BLOCK; b++) {
       for (int half = 0; half < BLOCK / group; half++) { /* Q6_K: two scales a block */
-        const int dwords = group / 4;
-        vi sum[TOKENS_OF_BYTES];
+        vi sum[VECTORS_OF_BYTES][TOKENS_OF_BYTES], w[VECTORS_OF_BYTES];
         UNROLL for (int t = 0; t < T; t++) {
           const i32 of_group = group == 16 ? sums[half * together + t] : sums[t] + sums[together + t];
-          sum[t] = vi_of(-kind.zero * of_group);
+          UNROLL for (int i = 0; i < V; i++) sum[i][t] = vi_of(-kind.zero * of_group);
         }
-        UNROLL_DOTS for (int j = 0; j < dwords; j++) {
-          const vi w = load_vi(weights + TILE * j);
-          UNROLL for (int t = 0; t < T; t++) {
-            const i32 four = *(const i32*)(bytes + BLOCK * t + group * half + 4 * j);
-            sum[t] = is_8bit ? dot_8bit(sum[t], w, four) : dot_7bit(sum[t], w, four);
+#if SUMS_IN_16_BITS
+        if (!is_8bit)
+          UNROLL for (int from = 0; from < dwords; from += DWORDS_OF_PAIRS(group)) {
+            vi pairs[VECTORS_OF_BYTES][TOKENS_OF_BYTES];
+            EACH pairs[i][t] = vi_of(0);
+            UNROLL for (int j = from; j < from + DWORDS_OF_PAIRS(group); j++) {
+              LOAD_WEIGHTS(j);
+              UNROLL for (int t = 0; t < T; t++) {
+                const i32 four = FOUR(t, j);
+                UNROLL for (int i = 0; i < V; i++) pairs[i][t] = add_pairs(pairs[i][t], w[i], four);
+              }
+              EACH keep_order(&pairs[i][t]);
+            }
+            EACH sum[i][t] = add_sums(sum[i][t], pairs[i][t]);
           }
+        else
+#endif
+          UNROLL_DOTS for (int j = 0; j < dwords; j++) {
+            LOAD_WEIGHTS(j);
+            UNROLL for (int t = 0; t < T; t++) {
+              const i32 four = FOUR(t, j);
+              UNROLL for (int i = 0; i < V; i++) sum[i][t] = is_8bit ? dot_8bit(sum[i][t], w[i], four) : dot_7bit(sum[i][t], w[i], four);
+            }
+          }
+        UNROLL for (int i = 0; i < V; i++) {
+          const vf scale = load_vf(of_weights + i * LANES);
+          UNROLL for (int t = 0; t < T; t++) total[i][t] = fma_vf(vf_of_vi(sum[i][t]), scale * vf_of(scales[t]), total[i][t]);
         }
-        const vf scale = load_vf(of_weights);
-        UNROLL for (int t = 0; t < T; t++) total[t] = fma_vf(vf_of_vi(sum[t]), scale * vf_of(scales[t]), total[t]);
         weights += TILE * dwords, of_weights += TILE;
       }
-      if (kind.has_minima) {
-        const vf minimum = load_vf(&p->minima[b][v]);
-        UNROLL for (int t = 0; t < T; t++)
-          total[t] = fma_vf(minimum, vf_of(-scales[t] * (float)(sums[t] + sums[together + t])), total[t]);
-      }
+      if (kind.has_minima)
+        UNROLL for (int i = 0; i < V; i++) {
+          const vf minimum = load_vf(&p->minima[b][v + i * LANES]);
+          UNROLL for (int t = 0; t < T; t++)
+            total[i][t] = fma_vf(minimum, vf_of(-scales[t] * (float)(sums[t] + sums[together + t])), total[i][t]);
+        }
       bytes += BLOCK * together, scales += together, sums += 2 * together;
       MOVING(bytes);
       MOVING(scales);
       MOVING(sums);
     }
-    UNROLL for (int t = 0; t < T; t++)
-      if (t < n) store_vf(&acc[t0 + t][v], total[t]);
+    EACH if (t < n) store_vf(&acc[t0 + t][v + i * LANES], total[i][t]);
   }
+#undef EACH
+#undef LOAD_WEIGHTS
+#undef FOUR
 }
 
 #if defined(__AMX_INT8__)

@@ -13,16 +13,16 @@
 
 #if defined(__x86_64__)
 PRODUCTS(sse2) MULTIPLY(sse2) STREAM(sse2)
-PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2)
+PRODUCTS(avx2) MULTIPLY(avx2) STREAM(avx2) FEW(avx2)
 MULTIPLY(avxvnni)
 PRODUCTS(avx512) MULTIPLY(avx512) STREAM(avx512) FEW(avx512)
 MULTIPLY(amx) MULTIPLY_PARTS(amx) ATTEND_IN_PARTS(amx)
 /* Which of them a system does without is in scripts/build-kernels.ts. */
 static const Body bodies[] = {
     {&products_sse2, multiply_bytes_sse2, stream_blocks_sse2, 0, 0, 0, 0},
-    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, 0, 0, 0, 0},
+    {&products_avx2, multiply_bytes_avx2, stream_blocks_avx2, stream_few_avx2, 0, 0, 0},
 #if !defined(__APPLE__)
-    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, 0, 0, 0, 128},
+    {&products_avx2, multiply_bytes_avxvnni, stream_blocks_avx2, stream_few_avx2, 0, 0, 128},
     {&products_avx512, multiply_bytes_avx512, stream_blocks_avx512, stream_few_avx512, 0, 0, 128},
 #endif
 #if defined(__linux__)

@@ -56,6 +56,17 @@ static inline vi dot_7bit(vi sum, vi w, i32 x) {
 #define SUMS_IN_16_BITS 0
 #endif
 
+#if SUMS_IN_16_BITS
+/* Dwords of 7-bit weights whose products are added up in 16 bits: 2 * 2 * 63 * 127 (Q6_K, in groups of 16) and 4 * 2 * 24 * 127 < 2^15. */
+#define DWORDS_OF_PAIRS(group) ((group) == 16 ? 2 : 4)
+static inline vi add_pairs(vi pairs, vi w, i32 x) {
+  return (vi)_mm256_add_epi16((__m256i)pairs, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(x)));
+}
+static inline vi add_sums(vi sum, vi pairs) { return sum + (vi)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi16(1)); }
+/* Else the compiler changes the order of so many sums, and spills. */
+static inline void keep_order(vi* pairs) { __asm__("" : "+x"(*pairs)); }
+#endif
+
 /* Whether the product of 8-bit weights is another instruction than that of 7-bit ones. */
 #if SUMS_IN_16_BITS || defined(__wasm_relaxed_simd__)
 #define DOT_8BIT_DIFFERS 1
@@ -144,15 +155,15 @@ static const u8 fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 
 static inline vi dot_fp4(vi sum, const vi q[4], const i8* x) {
   UNROLL for (int half = 0; half < 2; half++) {
 #if SUMS_IN_16_BITS
-    __m256i pairs = _mm256_setzero_si256();
+    vi pairs = vi_of(0);
 #endif
     UNROLL for (int j = 0; j < 4; j++) {
       const vi w = lookup_16(fp4_table, (half ? q[j] >> 4 : q[j]) & 0x0f0f0f0f);
       const i32 four = *(const i32*)(x + 16 * half + 4 * j);
 #if SUMS_IN_16_BITS
-      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(four)));
+      pairs = add_pairs(pairs, w, four);
     }
-    sum += (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    sum = add_sums(sum, pairs);
 #else
       sum = dot_7bit(sum, w, four);
     }

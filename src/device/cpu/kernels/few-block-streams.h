@@ -68,8 +68,7 @@ static inline __attribute__((always_inline)) void few_streams_of_blocks(const i6
       UNROLL for (int j = 0; j < 4; j++) store_vi(raw[4 * k + j], four[j]);
       /* as much of each stream ahead is 32 bytes: each second time a line */
       const i64 sixteen = group * chunks + k;
-      if (m->ahead && sixteen % 2 == 0)
-        UNROLL for (int half = 0; half < 2; half++) fetch_four_lines(m->ahead + 32 * sixteen + 4 * half * apart, apart, 0);
+      if (m->ahead && sixteen % 2 == 0) fetch_lines(m->ahead + 32 * sixteen, apart);
     }
 #define SOME(T) few_tokens_of_group(format, T, raw, x, block + group * GROUP_BLOCKS * TOGETHER, sums)
     if (tokens == 2) SOME(2);

@@ -47,8 +47,9 @@ static inline void words_to_dwords(vi words, vi out[2]) {
 #endif
 }
 
-/* out[j] = columns 4 * j ... of QUAD_ROWS rows, of which `raw` has 16 bytes each; as many as are in them. */
-static inline __attribute__((always_inline)) void quads_of(const i64 format, vi raw, vf out[2]) {
+/* out[j] = columns 4 * j ... of QUAD_ROWS rows that are `stride` bytes apart, of 16 bytes each; as many as are in them. */
+static inline __attribute__((always_inline)) void quads_of(const i64 format, const u8* at, i64 stride, vf out[2]) {
+  const vi raw = load_quad_rows(at, stride);
   vi words[2];
   switch (format) {
     case F32: out[0] = (vf)raw; return;
@@ -62,9 +63,10 @@ static inline __attribute__((always_inline)) void quads_of(const i64 format, vi 
       out[0] = (vf)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
       out[1] = (vf)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
 #elif LANES == 8
-      const __m256i halves = _mm256_permute4x64_epi64((__m256i)raw, 0xd8);
-      out[0] = (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
-      out[1] = (vf)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+      /* row by row from memory, where a conversion is no shuffle besides: with one token a third more a second */
+      const __m256 one = _mm256_cvtph_ps(_mm_loadu_si128((const void*)at)), other = _mm256_cvtph_ps(_mm_loadu_si128((const void*)(at + stride)));
+      out[0] = (vf)_mm256_permute2f128_ps(one, other, 0x20);
+      out[1] = (vf)_mm256_permute2f128_ps(one, other, 0x31);
 #else
       words_to_dwords(raw, words);
       UNROLL for (int j = 0; j < 2; j++) out[j] = f16_to_vf((vi)((vu)words[j] >> 16));
@@ -80,7 +82,7 @@ static inline __attribute__((always_inline)) void add_line(const i64 format, con
   _Pragma("clang loop unroll(disable)") for (int part = 0; part < LINE / 16; part++)
     UNROLL for (int i = 0; i < groups; i++) {
       vf w[2];
-      quads_of(format, load_quad_rows(at + i * next + 16 * part, stride), w);
+      quads_of(format, at + i * next + 16 * part, stride, w);
       UNROLL for (int j = 0; j < each / 4; j++)
         UNROLL for (int t = 0; t < T; t++) sum[T * i + t] = fma_vf(w[j], broadcast_quad(x[t] + column + each * part + 4 * j), sum[T * i + t]);
     }

@@ -204,6 +204,12 @@ static inline __attribute__((always_inline)) void fetch_four_lines(const u8* ahe
   UNROLL for (int i = 0; i < 4; i++) FETCH(ahead + i * apart);
 }
 
+/* A line of each stream. */
+static inline __attribute__((always_inline)) void fetch_lines(const u8* ahead, i64 apart) {
+  fetch_four_lines(ahead, apart, 0);
+  fetch_four_lines(ahead + 4 * apart, apart, 0);
+}
+
 /* The same for pieces that are fetched at once; of small ones every second or fourth fetches for all, a whole line of each stream. */
 static inline __attribute__((always_inline)) void fetch_ahead(const Matrix* m, i64 index, const i64 bytes) {
   const i64 together = STREAMS * LINE % bytes ? 1 : STREAMS * LINE / bytes;

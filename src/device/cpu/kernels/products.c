@@ -3,6 +3,8 @@
 #include "block-streams.h"
 #if LANES == TILE
 #include "few-block-streams.h"
+#elif SUMS_IN_16_BITS
+#include "few-nibble-streams.h"
 #endif
 #include "gated.h"
 #include "product.h"

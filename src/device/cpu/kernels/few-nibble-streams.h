@@ -1,0 +1,116 @@
+/*
+ * Two or three tokens times Q4_0 where a tile is two vectors, without a panel in between: weights are transposed as they are stored, and
+ * taken apart where they are multiplied, once for all tokens. Instructions are what limits it, so what tokens have to give is laid out
+ * beforehand, for sixteen rows: then each four activations are one load for both vectors.
+ */
+#pragma once
+#include "activations.h"
+#include "dot.h"
+
+enum { MOST_NIBBLE_TOKENS = 3, NIBBLE_BLOCKS = 16 /* whole lines of eight streams */, PAIR_DWORDS = 9 };
+
+typedef struct {
+  i32 dwords[NIBBLE_BLOCKS / 2 * PAIR_DWORDS][TILE] __attribute__((aligned(64))); /* of two blocks four, one that is left out, four */
+  float scales[NIBBLE_BLOCKS][TILE];
+  i8 bytes[MOST_NIBBLE_TOKENS][NIBBLE_BLOCKS][BLOCK]; /* of the first of two blocks as four_across has them */
+  i32 starts[NIBBLE_BLOCKS][4];                       /* [token] the zero point times the sum of the bytes */
+  float token_scales[NIBBLE_BLOCKS][4];
+} NibbleGroup;
+
+/* So that the compiler counts on from an address, and does not keep each that a loop begins with. */
+static inline const u8* opaque(const u8* at) {
+  __asm__("" : "+r"(at));
+  return at;
+}
+
+/* An even number of blocks of 16 rows. As much is fetched meanwhile. */
+static inline __attribute__((always_inline)) void load_nibbles(const Matrix* m, Rows rows, i64 first, i64 blocks, NibbleGroup* to) {
+  const i64 bytes = blocks * 18, from = first * 18, apart = m->ahead ? m->ahead_rows * m->row_bytes : 0;
+  const u8* ahead = m->ahead ? m->ahead : rows.at;
+  _Pragma("clang loop unroll(disable)") for (i64 at = 0; at < bytes; at += 32) {
+    const i64 here = min_i64(at, bytes - 16), next = min_i64(at + 16, bytes - 16) - here; /* nothing behind the blocks is read: some comes twice */
+    const u8* row = opaque(rows.at + from + here);
+    fetch_lines(opaque(ahead + 2 * (from + at)), apart);
+    i32(*dword)[TILE] = to->dwords + here / 4;
+    FOR_VECTORS {
+      vi t[8];
+      transpose_16_bytes(row, rows.stride, 0, 0, t);
+      transpose_16_bytes(row, rows.stride, 0, next, t + 4);
+      UNROLL for (int j = 0; j < 4; j++) store_vi(&dword[j][v], t[j]);
+      UNROLL for (int j = 0; j < 4; j++) store_vi(&dword[next / 4 + j][v], t[4 + j]);
+      row = opaque(row + LANES * rows.stride);
+    }
+  }
+  for (i64 b = 0; b < blocks; b += 2)
+    FOR_VECTORS {
+      i32(*d)[TILE] = to->dwords + b / 2 * PAIR_DWORDS;
+      const vi low = load_vi(&d[0][v]), high = load_vi(&d[4][v]);
+      vf scale[2];
+      two_f16_to_vf(low, high, scale);
+      UNROLL for (int k = 0; k < 2; k++) store_vf(&to->scales[b + k][v], scale[k]);
+      store_vi(&d[0][v], (vi)_mm256_blend_epi16((__m256i)low, (__m256i)high, 0x55));
+    }
+}
+
+static inline __attribute__((always_inline)) void load_nibble_tokens(const Activations* x, i64 tokens, i64 first, i64 blocks, NibbleGroup* to) {
+  const i64 together = x->together, zero = -zero_point(Q4_0, BIAS_8);
+  for (i64 t = 0; t < tokens; t++) {
+    const i64 block = block_of(x, activation_row(x, t), first * BLOCK);
+    const i8* from = x->bytes + BLOCK * block;
+    const i32* sums = x->sums + sums_of(x, block);
+    const float* scales = x->scales + block;
+    for (i64 b = 0; b < blocks; b += 2, from += 2 * BLOCK * together) {
+      const __m256i one = _mm256_loadu_si256((const void*)from), other = _mm256_loadu_si256((const void*)(from + BLOCK * together));
+      _mm256_storeu_si256((void*)to->bytes[t][b], _mm256_alignr_epi8(one, one, 14));
+      _mm256_storeu_si256((void*)to->bytes[t][b + 1], other);
+    }
+    for (i64 b = 0; b < blocks; b++, sums += 2 * together, scales += together) {
+      to->starts[b][t] = (i32)zero * (sums[0] + sums[together]);
+      to->token_scales[b][t] = *scales;
+    }
+  }
+}
+
+/* acc[t] += the group times T tokens */
+static inline __attribute__((always_inline)) void multiply_nibbles(const int T, const NibbleGroup* g, i64 blocks, float (*acc)[TILE]) {
+  const i32(*d)[TILE] = g->dwords;
+  _Pragma("clang loop unroll(disable)") for (i64 b = 0; b < blocks; d += 5 - b % 2, b++) {
+    vi pairs[TILE_VECTORS][MOST_NIBBLE_TOKENS];
+    UNROLL for (int i = 0; i < TILE_VECTORS; i++)
+      UNROLL for (int t = 0; t < T; t++) pairs[i][t] = vi_of(0);
+    _Pragma("clang loop unroll_count(2)") for (int k = 0; k < 8; k++) { /* low and high nibbles of each dword */
+      vi w[TILE_VECTORS];
+      UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
+        const __m256i both = (__m256i)load_vi(&d[k / 2][i * LANES]);
+        w[i] = (vi)(k % 2 ? _mm256_srli_epi16(both, 4) : both) & 0x0f0f0f0f;
+      }
+      UNROLL for (int t = 0; t < T; t++) {
+        const i32 four = *(const i32*)(g->bytes[t][b] + 16 * (k % 2) + 4 * (k / 2));
+        UNROLL for (int i = 0; i < TILE_VECTORS; i++) pairs[i][t] = add_pairs(pairs[i][t], w[i], four); /* as in dot_nibbles */
+      }
+      UNROLL for (int i = 0; i < TILE_VECTORS; i++)
+        UNROLL for (int t = 0; t < T; t++) keep_order(&pairs[i][t]);
+    }
+    UNROLL for (int t = 0; t < T; t++)
+      UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
+        const vi sum = add_sums(vi_of(g->starts[b][t]), pairs[i][t]);
+        const vf scale = load_vf(&g->scales[b][i * LANES]) * vf_of(g->token_scales[b][t]);
+        store_vf(&acc[t][i * LANES], fma_vf(vf_of_vi(sum), scale, load_vf(&acc[t][i * LANES])));
+      }
+  }
+}
+
+/* acc[t] += all columns times two or three activations; 0 where a panel is needed. */
+int OF_BODY(stream_few)(const Matrix* m, Rows rows, const Activations* x, i64 tokens, float (*acc)[TILE], Panel* room) {
+  NibbleGroup* group = (NibbleGroup*)room->floats;
+  const i64 all = m->columns / BLOCK;
+  if (m->format != Q4_0 || tokens < 2 || tokens > MOST_NIBBLE_TOKENS || all % 2) return 0;
+  for (i64 first = 0; first < all; first += NIBBLE_BLOCKS) {
+    const i64 blocks = min_i64(NIBBLE_BLOCKS, all - first);
+    load_nibbles(m, rows, first, blocks, group);
+    load_nibble_tokens(x, tokens, first, blocks, group);
+    if (tokens == 2) multiply_nibbles(2, group, blocks, acc);
+    else multiply_nibbles(3, group, blocks, acc);
+  }
+  return 1;
+}
