@@ -19,6 +19,8 @@ export interface ScriptedOptions {
   readonly stepMs?: number;
   readonly maxRunning?: number;
   readonly loadMs?: number;
+  /** How long the engine's event loop is busy as soon as it is loaded. */
+  readonly busyMs?: number;
 }
 
 export const scriptedVocabulary = 4096;
@@ -175,5 +177,9 @@ export class ScriptedEngine implements EnginePort {
 /** As the module of an engine process. */
 export async function startEngine(options: ScriptedOptions): Promise<ScriptedEngine> {
   if (options.loadMs !== undefined) await new Promise((resolve) => setTimeout(resolve, options.loadMs));
+  const { busyMs = 0 } = options;
+  setImmediate(() => {
+    for (const end = performance.now() + busyMs; performance.now() < end; );
+  });
   return new ScriptedEngine({ stepMs: 2, ...options });
 }

@@ -23,6 +23,16 @@ describe("the supervisor", () => {
     assert.deepEqual(await answer.json(), { ids: expectedTokens(1, 2) });
   });
 
+  test(
+    "is started when the first request is answered, not when the gateway does not yet know of the model",
+    limits,
+    async () => {
+      await using server = await startServer({ engineOptions: { busyMs: 1500 } });
+      assert.equal((await fetch(`${server.url}/readyz`)).status, 200);
+      assert.equal((await postTokens(server.url, { max: 1 })).status, 200);
+    },
+  );
+
   test("refuses a port that is in use", limits, async () => {
     await using server = await startServer();
     const port = Number(new URL(server.url).port);

@@ -39,6 +39,7 @@ export class EngineClient implements EnginePort {
   #socket: Socket | undefined;
   /** Whether the engine that is connected has its model. */
   #isReady = false;
+  readonly #attached = Promise.withResolvers<void>();
   #isClosed = false;
   #retry: NodeJS.Timeout | undefined;
   #patience: NodeJS.Timeout | undefined;
@@ -58,6 +59,11 @@ export class EngineClient implements EnginePort {
 
   get status(): EngineStatus {
     return this.#status;
+  }
+
+  /** Resolves when the first engine has told of its model. */
+  get attached(): Promise<void> {
+    return this.#attached.promise;
   }
 
   /** Engines that were lost. */
@@ -118,6 +124,7 @@ export class EngineClient implements EnginePort {
       case "info":
         this.#info = message.info;
         this.#isReady = true;
+        this.#attached.resolve();
         this.#images.connect(this.#channel!);
         clearTimeout(this.#patience);
         this.#patience = undefined;

@@ -30,6 +30,8 @@ async function obey(message: ToChild, handle: unknown): Promise<void> {
       host = await GatewayHost.start(config, handles.clients.length > 0 ? { ...parts, handles } : parts);
       setInterval(() => tellSupervisor({ type: "heartbeat" }), heartbeatMs);
       tellSupervisor({ type: "ready", url: host.url, ...(host.adminUrl && { adminUrl: host.adminUrl }) });
+      await client.attached;
+      tellSupervisor({ type: "attached" });
       return;
     }
     case "reload":

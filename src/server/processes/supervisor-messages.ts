@@ -13,6 +13,8 @@ export type ToChild =
 
 export type FromChild =
   | { readonly type: "ready"; readonly url?: string; readonly adminUrl?: string }
+  /** Gateway: the engine has told it of its model, so that requests are answered from now on. */
+  | { readonly type: "attached" }
   | { readonly type: "heartbeat"; readonly status?: EngineStatus }
   | { readonly type: "failed"; readonly error: SentError }
   | { readonly type: "warning"; readonly message: string };

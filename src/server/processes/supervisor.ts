@@ -58,7 +58,7 @@ export class Supervisor {
   readonly #gateway: ManagedChild;
   readonly #watch: NodeJS.Timeout;
   readonly #listening = Promise.withResolvers<{ readonly url: string; readonly adminUrl: string | undefined }>();
-  readonly #loaded = Promise.withResolvers<void>();
+  readonly #attached = Promise.withResolvers<void>();
   readonly #progress = new StepWatch();
 
   private constructor(config: ServeConfig, hooks: SupervisorHooks, sockets: readonly BoundPlace[]) {
@@ -73,14 +73,14 @@ export class Supervisor {
     this.#watch = setInterval(() => this.#look(), 250);
   }
 
-  /** Resolves when the gateway listens and the model is loaded; throws what keeps one of them from it. */
+  /** Resolves when the gateway listens and knows that the model is loaded; throws what keeps one of them from it. */
   static async start(config: ServeConfig, hooks: SupervisorHooks): Promise<Supervisor> {
     // The gateway may write to this folder, and may make none above it. What is refused here, the store tells.
     if (config.turnDirectory !== undefined)
       await diskFileSystem.makeDirectory(config.turnDirectory).catch(() => undefined);
     const supervisor = new Supervisor(config, hooks, await bindAll(config));
     try {
-      await Promise.all([supervisor.#listening.promise, supervisor.#loaded.promise]);
+      await Promise.all([supervisor.#listening.promise, supervisor.#attached.promise]);
       return supervisor;
     } catch (error) {
       await supervisor.stop(0);
@@ -153,7 +153,9 @@ export class Supervisor {
     switch (message.type) {
       case "ready":
         if (from === "gateway") this.#listening.resolve({ url: message.url!, adminUrl: message.adminUrl });
-        else this.#loaded.resolve();
+        return;
+      case "attached":
+        this.#attached.resolve();
         return;
       case "heartbeat":
         if (message.status !== undefined) this.#noteStatus(message.status);
@@ -184,10 +186,10 @@ export class Supervisor {
 
   #fatal(error: FreeholdError): void {
     this.#listening.reject(error);
-    this.#loaded.reject(error);
+    this.#attached.reject(error);
     // Both may have been settled before, or be asked for by nobody.
     this.#listening.promise.catch(() => undefined);
-    this.#loaded.promise.catch(() => undefined);
+    this.#attached.promise.catch(() => undefined);
     this.#hooks.onFatal?.(error);
   }
 }
