@@ -24,7 +24,7 @@ static NEVER_INLINE Magnitudes magnitudes_of(const float* x, i64 count) {
 
 /*
  * The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). The latter lie as they are multiplied: row by row,
- * or TOGETHER rows next to each other, block by block, where there are many. Row i is index[i], or first_row + i.
+ * or TOGETHER rows next to each other, block by block, where there are several. Row i is index[i], or first_row + i.
  */
 typedef struct {
   const float* floats; /* [row][stride] */

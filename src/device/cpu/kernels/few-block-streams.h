@@ -9,8 +9,8 @@
 enum { MOST_FEW_TOKENS = 8, GROUP_BLOCKS = 2 * GROUP_PAIRS };
 
 /*
- * total[t] += a group of blocks, whose dwords are d, times T tokens that lie together, from the first one's block number on. Tokens that are
- * missing are multiplied as well, whatever stands in their place.
+ * sums[t] += a group of blocks, stored as dwords, times T tokens that lie together: `block` is the number of the first one's first block.
+ * Tokens that are missing are multiplied as well, whatever stands in their place.
  */
 static inline __attribute__((always_inline)) void few_tokens_of_group(const i64 format, const int T, const i32 (*raw)[LANES], const Activations* x,
                                                                       i64 block, float (*sums)[TILE]) {
@@ -19,7 +19,10 @@ static inline __attribute__((always_inline)) void few_tokens_of_group(const i64 
   const float* scales = x->scales + block;
   const i32* of_x = x->sums + 2 * block;
   i32 starts[GROUP_BLOCKS * TOGETHER] __attribute__((aligned(64)));
-  for (int b = 0; b < GROUP_BLOCKS * TOGETHER; b += TOGETHER) store_vi(starts + b, (load_vi(of_x + 2 * b) + load_vi(of_x + 2 * b + TOGETHER)) * -zero_point(format, BIAS_8));
+  for (int b = 0; b < GROUP_BLOCKS * TOGETHER; b += TOGETHER) {
+    const vi of_block = load_vi(of_x + 2 * b) + load_vi(of_x + 2 * b + TOGETHER);
+    store_vi(starts + b, of_block * -zero_point(format, BIAS_8));
+  }
   const i32* start = starts;
   vf total[MOST_FEW_TOKENS];
   UNROLL for (int t = 0; t < T; t++) total[t] = load_vf(sums[t]);
