@@ -1,4 +1,4 @@
-/** The product of each weight format: one token from memory against what the same threads can read, and 64 tokens from the cache. */
+/** The product of each weight format: few tokens from memory against what the same threads can read, and 64 tokens from the cache. */
 import type { KernelDevice } from "../src/device/cpu/kernel-device.ts";
 import { bytesOfRow, type MatrixFormat, matrixFormats } from "../src/device/cpu/matrix-formats.ts";
 import { chooseDevice } from "../src/engine/choose-device.ts";
@@ -9,8 +9,13 @@ import { medianSeconds, report } from "./measure.ts";
 const columns = 2048;
 const memoryBytes = 256 << 20;
 
-/** Seconds of a product with a weight of so many rows. */
-async function secondsOf(device: KernelDevice, format: MatrixFormat, rows: number, tokens: number): Promise<number> {
+/** Seconds of products of a weight of so many rows with so many tokens each. */
+async function secondsOf(
+  device: KernelDevice,
+  format: MatrixFormat,
+  rows: number,
+  numbers: readonly number[],
+): Promise<number[]> {
   const length = bytesOfRow(format, columns) * rows;
   // No pattern here is a number too large or too small in any format: those would be slower.
   const bytes = new Uint8Array(length);
@@ -36,11 +41,15 @@ async function secondsOf(device: KernelDevice, format: MatrixFormat, rows: numbe
     blockRows,
     blockColumns,
   });
-  const g = new Graph();
-  g.output("y", g.call(linear, [g.input("x", "f32", ["tokens", columns]), g.weight(name, [rows, columns])], {}));
-  const program = device.compile(g, { limits: { tokens } });
-  const x = Float32Array.from({ length: tokens * columns }, (_, i) => Math.sin(i));
-  return medianSeconds(() => program.run({ sizes: { tokens }, inputs: { x } }));
+  const seconds: number[] = [];
+  for (const tokens of numbers) {
+    const g = new Graph();
+    g.output("y", g.call(linear, [g.input("x", "f32", ["tokens", columns]), g.weight(name, [rows, columns])], {}));
+    const program = device.compile(g, { limits: { tokens } });
+    const x = Float32Array.from({ length: tokens * columns }, (_, i) => Math.sin(i));
+    seconds.push(await medianSeconds(() => program.run({ sizes: { tokens }, inputs: { x } })));
+  }
+  return seconds;
 }
 
 export async function benchKernels(): Promise<void> {
@@ -50,12 +59,16 @@ export async function benchKernels(): Promise<void> {
   report("memory read by these threads", `${(ceiling / 1e9).toFixed(1)} GB/s`);
   for (const format of matrixFormats) {
     const rows = Math.floor(memoryBytes / bytesOfRow(format, columns) / 16) * 16;
-    const perSecond = (rows * bytesOfRow(format, columns)) / (await secondsOf(device, format, rows, 1));
-    const products = (64 * 512 * columns) / (await secondsOf(device, format, 512, 64));
-    const share = ((100 * perSecond) / ceiling).toFixed(0);
+    const fromMemory = (await secondsOf(device, format, rows, [1, 2, 8])).map(
+      (seconds) => (rows * bytesOfRow(format, columns)) / seconds,
+    );
+    const [seconds] = await secondsOf(device, format, 512, [64]);
+    const products = (64 * 512 * columns) / seconds!;
+    const [one, two, eight] = fromMemory.map((perSecond) => (perSecond / 1e9).toFixed(1));
+    const share = ((100 * fromMemory[0]!) / ceiling).toFixed(0);
     report(
       format,
-      `${(perSecond / 1e9).toFixed(1)} GB/s (${share} %); 64 tokens ${(products / 1e9).toFixed(0)} G multiply-adds/s`,
+      `${one} GB/s (${share} %); 2 tokens ${two}, 8 tokens ${eight}; 64 tokens ${(products / 1e9).toFixed(0)} G multiply-adds/s`,
     );
   }
 }
