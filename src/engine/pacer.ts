@@ -1,5 +1,6 @@
 /** Keeps long work on the event loop's thread from holding up timers, sockets and signals. */
 import { yieldToEventLoop } from "../device/event-loop.ts";
+import { finishWithPauses } from "../finish-steps.ts";
 
 export class Pacer {
   readonly #mostMs: number;
@@ -18,12 +19,8 @@ export class Pacer {
   }
 
   /** Work in steps, to its end. */
-  async finish<Result>(steps: Iterator<undefined, Result>): Promise<Result> {
-    for (;;) {
-      const step = steps.next();
-      if (step.done) return step.value;
-      await this.pause();
-    }
+  finish<Result>(steps: Iterator<undefined, Result>): Promise<Result> {
+    return finishWithPauses(steps, () => this.pause());
   }
 
   /** The work was interrupted anyway. */

@@ -4,7 +4,7 @@
  * range when they are asked for.
  */
 import { FormatError } from "../errors.ts";
-import { finishSteps } from "../finish-steps.ts";
+import { finishSteps, finishWithPauses } from "../finish-steps.ts";
 import { type GgmlType, ggmlTypes } from "../quant/ggml-types.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { type Cursor, NeedMoreBytes, newCursor } from "./gguf-cursor.ts";
@@ -63,10 +63,7 @@ export async function openGguf(source: ByteSource, pause?: () => Promise<void>):
   for (let length = Math.min(firstRead, source.size); ; length = Math.min(4 * length, source.size)) {
     const bytes = await source.read(0, length);
     try {
-      const parsing = parseHeader(newCursor(bytes, source.size), bytes);
-      let step = parsing.next();
-      for (; !step.done; step = parsing.next()) await pause?.();
-      return { source, ...step.value };
+      return { source, ...(await finishWithPauses(parseHeader(newCursor(bytes, source.size), bytes), pause)) };
     } catch (error) {
       if (error instanceof FormatError) throw located(error, source.name);
       if (!(error instanceof NeedMoreBytes)) throw error;
@@ -208,9 +205,7 @@ function* passList(
 function* readValues(cursor: Cursor, header: Uint8Array, count: number, type: number): Generator<GgufValue, undefined> {
   for (let i = 0; i < count; i++) {
     if (type !== arrayType) yield readScalar(cursor, type, "");
-    else {
-      yield finishSteps(passList(cursor, header, "", { left: maxValues }, 1));
-    }
+    else yield finishSteps(passList(cursor, header, "", { left: maxValues }, 1));
   }
 }
 

@@ -4,6 +4,7 @@
  * overlap. Names are data (`__proto__` is a legal one). Tensors are read by range when they are asked for.
  */
 import { FormatError } from "../errors.ts";
+import { finishWithPauses } from "../finish-steps.ts";
 import { type Json, JsonNumber, JsonObject, JsonReader } from "../json/parse-json.ts";
 import type { ByteSource } from "./byte-source.ts";
 
@@ -64,10 +65,7 @@ export async function openSafetensors(source: ByteSource, pause?: () => Promise<
   }
   const header = await source.read(8, Number(length));
   try {
-    const parsing = parseHeader(header, dataStart, source.size);
-    let step = parsing.next();
-    for (; !step.done; step = parsing.next()) await pause?.();
-    return { source, ...step.value };
+    return { source, ...(await finishWithPauses(parseHeader(header, dataStart, source.size), pause)) };
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     throw new FormatError(`Bad safetensors header: ${error.message}`, {

@@ -52,13 +52,15 @@ typedef float f32_at __attribute__((aligned(1), may_alias));
 
 /* Before a loop with a constant number of turns that must become straight code. */
 #define UNROLL _Pragma("clang loop unroll(full)")
+/* The compiler shall not see where this comes from: it counts on from there, and computes nothing of it beforehand. */
+#define OPAQUE(x) __asm__("" : "+r"(x))
 /*
- * For a pointer that moves in a loop, or a stride: the compiler shall not see where it comes from. Else it becomes a base and an index,
- * with which an instruction that loads its operand takes the place of two in the processor, or is added to sixteen pointers before
- * the loop, which spill. With fewer registers operands are loaded apart, and spilling is what this leads to.
+ * For a pointer that moves in a loop, or a stride. Else it becomes a base and an index, with which an instruction that loads its operand
+ * takes the place of two in the processor, or is added to sixteen pointers before the loop, which spill. With fewer registers operands
+ * are loaded apart, and spilling is what this leads to.
  */
 #if LANES == 16
-#define MOVING(x) __asm__("" : "+r"(x))
+#define MOVING(x) OPAQUE(x)
 #else
 #define MOVING(x) (void)0
 #endif

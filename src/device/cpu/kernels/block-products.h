@@ -109,6 +109,7 @@ static inline __attribute__((always_inline)) void bytes_of_some(const int is_8bi
   if (!may_have_minima) kind.has_minima = 0;
   if (is_8bit) kind.zero = 0; /* where their products differ they are signed */
   const Kind with = {is_8bit, group, 1, 0}, without = {is_8bit, group, 0, kind.zero};
+  /* up to three of eight, or two of four, are faster two and one at a time */
   for (i64 n; (n = min_i64(TOKENS_OF_BYTES, tokens - t)) > (TOKENS_OF_BYTES + 4) / 4; t += n)
     if (may_have_minima && kind.has_minima) bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, with, p, first, count, x, t, n, acc);
     else bytes_of_tokens(TOKENS_OF_BYTES, is_8bit, group, TOGETHER, without, p, first, count, x, t, n, acc);

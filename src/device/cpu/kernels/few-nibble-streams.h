@@ -17,20 +17,16 @@ typedef struct {
   float token_scales[NIBBLE_BLOCKS][4];
 } NibbleGroup;
 
-/* So that the compiler counts on from an address, and does not keep each that a loop begins with. */
-static inline const u8* opaque(const u8* at) {
-  __asm__("" : "+r"(at));
-  return at;
-}
-
 /* An even number of blocks of 16 rows. As much is fetched meanwhile. */
 static inline __attribute__((always_inline)) void load_nibbles(const Matrix* m, Rows rows, i64 first, i64 blocks, NibbleGroup* to) {
   const i64 bytes = blocks * 18, from = first * 18, apart = m->ahead ? m->ahead_rows * m->row_bytes : 0;
   const u8* ahead = m->ahead ? m->ahead : rows.at;
   _Pragma("clang loop unroll(disable)") for (i64 at = 0; at < bytes; at += 32) {
     const i64 here = min_i64(at, bytes - 16), next = min_i64(at + 16, bytes - 16) - here; /* nothing behind the blocks is read: some comes twice */
-    const u8* row = opaque(rows.at + from + here);
-    fetch_lines(opaque(ahead + 2 * (from + at)), apart);
+    const u8 *row = rows.at + from + here, *lines = ahead + 2 * (from + at);
+    OPAQUE(row);
+    OPAQUE(lines);
+    fetch_lines(lines, apart);
     i32(*dword)[TILE] = to->dwords + here / 4;
     FOR_VECTORS {
       vi t[8];
@@ -38,7 +34,8 @@ static inline __attribute__((always_inline)) void load_nibbles(const Matrix* m, 
       transpose_16_bytes(row, rows.stride, 0, next, t + 4);
       UNROLL for (int j = 0; j < 4; j++) store_vi(&dword[j][v], t[j]);
       UNROLL for (int j = 0; j < 4; j++) store_vi(&dword[next / 4 + j][v], t[4 + j]);
-      row = opaque(row + LANES * rows.stride);
+      row += LANES * rows.stride;
+      OPAQUE(row);
     }
   }
   for (i64 b = 0; b < blocks; b += 2)

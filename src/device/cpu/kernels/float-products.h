@@ -16,7 +16,7 @@ static inline __attribute__((always_inline)) void floats_of_tokens(const int T, 
   const float* rows[TOKENS_OF_FLOATS];
   UNROLL for (int t = 0; t < T; t++) {
     rows[t] = floats_of(x, t0 + t) + first;
-    __asm__("" : "+r"(rows[t])); /* else the compiler adds strides in the loop to spare registers */
+    OPAQUE(rows[t]); /* else the compiler adds strides in the loop to spare registers */
   }
   for (int v = 0; v < TILE; v += LANES) {
     vf part[4][TOKENS_OF_FLOATS];

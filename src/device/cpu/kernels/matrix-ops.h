@@ -10,7 +10,7 @@
 #include "elementary.h"
 #include "product.h"
 
-enum { MATRIX_SLOTS = 10, MOST_RANGES = 8 };
+enum { MATRIX_SLOTS = 10, MOST_RANGES = 8 /* tokens of FP8 that any body streams */ };
 
 static inline Matrix matrix_at(const Command* c, int slot) {
   return (Matrix){whole(c, slot), whole(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), at(c, slot + 5),

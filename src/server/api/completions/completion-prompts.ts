@@ -35,7 +35,7 @@ export async function completionPrompts(
     prompts.push(
       typeof prompt === "string"
         ? { tokenIds: await tokensOfText(prompt, body, info, tokenizer, pacer), text: prompt }
-        : await promptOfIds(prompt, body, info, tokenizer, where),
+        : await promptOfIds(prompt, body, info, tokenizer, pacer, where),
     );
   }
   return prompts;
@@ -62,6 +62,7 @@ async function promptOfIds(
   { suffix, echo }: CompletionBody,
   { vocabSize }: EngineInfo,
   tokenizer: Tokenizer,
+  pacer: Pacer,
   where: string,
 ): Promise<CompletionPrompt> {
   if (suffix !== undefined && suffix !== "") {
@@ -79,7 +80,7 @@ async function promptOfIds(
       hint: `Ids go from 0 to ${vocabSize - 1}`,
     });
   }
-  return { tokenIds, text: echo ? await decodeText(tokenIds, tokenizer, requestPacer()) : "" };
+  return { tokenIds, text: echo ? await decodeText(tokenIds, tokenizer, pacer) : "" };
 }
 
 function listOf(prompt: CompletionBody["prompt"]): readonly (string | readonly number[])[] {
