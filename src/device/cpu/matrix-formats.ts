@@ -1,4 +1,4 @@
-/** The formats in which kernels read weights in place; the order is that of `enum Format` in kernels/panel.h. */
+/** The formats in which kernels read weights in place; the order is that of `enum Format` in kernels/matrix.h. */
 export const matrixFormats = ["F32", "F16", "BF16", "FP8", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "MXFP4", "FP4"] as const;
 export type MatrixFormat = (typeof matrixFormats)[number];
 
