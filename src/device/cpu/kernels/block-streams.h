@@ -4,10 +4,12 @@
 #pragma once
 #include "activations.h"
 #include "dot.h"
-
 /* The same in a loop: where straight code for four short vectors would be too much. */
 #define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
 
+#if LANES == 8
+#include "row-streams.h"
+#else
 /* total += two blocks, whose dwords are d, times one token; bytes, scales and sums are those of the first block. */
 static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format, const vi* d, const i8* bytes, const float* scales,
                                                                const i32* sums, i64 together, vf total) {
@@ -42,7 +44,7 @@ static inline __attribute__((always_inline)) vf add_pair(const i64 format, const
 
 /*
  * acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. Eight blocks are a whole number of 16
- * bytes, so that only pairs behind the last eight load bytes twice; with short vectors, which gain little, all pairs do, and those of
+ * bytes, so that only pairs behind the last eight load bytes twice; with vectors of four, which gain little, all pairs do, and those of
  * all rows are multiplied before the next.
  */
 static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x,
@@ -94,6 +96,7 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
 #endif
 #undef PAIR_OF_X
 }
+#endif
 
 /* total + a block of FP4 codes times one token. */
 static inline __attribute__((always_inline)) vf add_fp4_block(const vi q[4], vf scale, const i8* bytes, float x_scale, i32 x_sum, vf total) {

@@ -102,8 +102,8 @@ static inline vi dot_8bit(vi sum, vi w, i32 x) {
 
 /*
  * sum + a block of 4-bit weights times the block's activations: byte k of q[j] has a weight in its low half, whose activation is byte k
- * of low[j], and one in its high half, whose is in high[j]. Of all formats these leave most room: AVX2 adds up a whole block in 16
- * bits (8 * 2 * 15 * 127 < 2^15), and where unsigned bytes are multiplied the high half stays where it is, as sixteen times the weight.
+ * of low[j], and one in its high half, whose is in high[j]. Where unsigned bytes are multiplied the high half stays where it is, as
+ * sixteen times the weight.
  */
 static inline __attribute__((always_inline)) vi dot_nibbles(vi sum, const vi q[4], const i32 low[4], const i32 high[4]) {
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
@@ -113,14 +113,6 @@ static inline __attribute__((always_inline)) vi dot_nibbles(vi sum, const vi q[4
     sixteenfold = dot_7bit(sixteenfold, q[j] & (i32)0xf0f0f0f0, high[j]);
   }
   return sum + (sixteenfold >> 4);
-#elif defined(__AVX2__)
-  __m256i pairs = _mm256_setzero_si256();
-  UNROLL for (int j = 0; j < 4; j++) {
-    const __m256i of_low = _mm256_maddubs_epi16((__m256i)(q[j] & 0x0f0f0f0f), _mm256_set1_epi32(low[j]));
-    const __m256i of_high = _mm256_maddubs_epi16((__m256i)((q[j] >> 4) & 0x0f0f0f0f), _mm256_set1_epi32(high[j]));
-    pairs = _mm256_add_epi16(pairs, _mm256_add_epi16(of_low, of_high));
-  }
-  return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
   UNROLL for (int j = 0; j < 4; j++) {
     sum = dot_7bit(sum, q[j] & 0x0f0f0f0f, low[j]);

@@ -4,17 +4,14 @@
  * beforehand, for sixteen rows: then each four activations are one load for both vectors.
  */
 #pragma once
-#include "activations.h"
-#include "dot.h"
+#include "row-streams.h"
 
 enum { MOST_NIBBLE_TOKENS = 3, NIBBLE_BLOCKS = 16 /* whole lines of eight streams */, PAIR_DWORDS = 9 };
 
 typedef struct {
   i32 dwords[NIBBLE_BLOCKS / 2 * PAIR_DWORDS][TILE] __attribute__((aligned(64))); /* of two blocks four, one that is left out, four */
   float scales[NIBBLE_BLOCKS][TILE];
-  i8 bytes[MOST_NIBBLE_TOKENS][NIBBLE_BLOCKS][BLOCK]; /* of the first of two blocks as four_across has them */
-  i32 starts[NIBBLE_BLOCKS][4];                       /* [token] the zero point times the sum of the bytes */
-  float token_scales[NIBBLE_BLOCKS][4];
+  TokenBlocks tokens[MOST_NIBBLE_TOKENS];
 } NibbleGroup;
 
 /* An even number of blocks of 16 rows. As much is fetched meanwhile. */
@@ -49,25 +46,6 @@ static inline __attribute__((always_inline)) void load_nibbles(const Matrix* m, 
     }
 }
 
-static inline __attribute__((always_inline)) void load_nibble_tokens(const Activations* x, i64 tokens, i64 first, i64 blocks, NibbleGroup* to) {
-  const i64 together = x->together, zero = -zero_point(Q4_0, BIAS_8);
-  for (i64 t = 0; t < tokens; t++) {
-    const i64 block = block_of(x, activation_row(x, t), first * BLOCK);
-    const i8* from = x->bytes + BLOCK * block;
-    const i32* sums = x->sums + sums_of(x, block);
-    const float* scales = x->scales + block;
-    for (i64 b = 0; b < blocks; b += 2, from += 2 * BLOCK * together) {
-      const __m256i one = _mm256_loadu_si256((const void*)from), other = _mm256_loadu_si256((const void*)(from + BLOCK * together));
-      _mm256_storeu_si256((void*)to->bytes[t][b], _mm256_alignr_epi8(one, one, 14));
-      _mm256_storeu_si256((void*)to->bytes[t][b + 1], other);
-    }
-    for (i64 b = 0; b < blocks; b++, sums += 2 * together, scales += together) {
-      to->starts[b][t] = (i32)zero * (sums[0] + sums[together]);
-      to->token_scales[b][t] = *scales;
-    }
-  }
-}
-
 /* acc[t] += the group times T tokens */
 static inline __attribute__((always_inline)) void multiply_nibbles(const int T, const NibbleGroup* g, i64 blocks, float (*acc)[TILE]) {
   const i32(*d)[TILE] = g->dwords;
@@ -82,7 +60,7 @@ static inline __attribute__((always_inline)) void multiply_nibbles(const int T, 
         w[i] = (vi)(k % 2 ? _mm256_srli_epi16(both, 4) : both) & 0x0f0f0f0f;
       }
       UNROLL for (int t = 0; t < T; t++) {
-        const i32 four = *(const i32*)(g->bytes[t][b] + 16 * (k % 2) + 4 * (k / 2));
+        const i32 four = *(const i32*)(g->tokens[t].bytes[b] + 16 * (k % 2) + 4 * (k / 2));
         UNROLL for (int i = 0; i < TILE_VECTORS; i++) pairs[i][t] = add_pairs(pairs[i][t], w[i], four); /* as in dot_nibbles */
       }
       UNROLL for (int i = 0; i < TILE_VECTORS; i++)
@@ -90,8 +68,8 @@ static inline __attribute__((always_inline)) void multiply_nibbles(const int T, 
     }
     UNROLL for (int t = 0; t < T; t++)
       UNROLL for (int i = 0; i < TILE_VECTORS; i++) {
-        const vi sum = add_sums(vi_of(g->starts[b][t]), pairs[i][t]);
-        const vf scale = load_vf(&g->scales[b][i * LANES]) * vf_of(g->token_scales[b][t]);
+        const vi sum = add_sums(vi_of(g->tokens[t].starts[b]), pairs[i][t]);
+        const vf scale = load_vf(&g->scales[b][i * LANES]) * vf_of(g->tokens[t].scales[b]);
         store_vf(&acc[t][i * LANES], fma_vf(vf_of_vi(sum), scale, load_vf(&acc[t][i * LANES])));
       }
   }
@@ -105,7 +83,7 @@ int OF_BODY(stream_few)(const Matrix* m, Rows rows, const Activations* x, i64 to
   for (i64 first = 0; first < all; first += NIBBLE_BLOCKS) {
     const i64 blocks = min_i64(NIBBLE_BLOCKS, all - first);
     load_nibbles(m, rows, first, blocks, group);
-    load_nibble_tokens(x, tokens, first, blocks, group);
+    for (i64 t = 0; t < tokens; t++) load_token(Q4_0, x, t, first, blocks, &group->tokens[t]);
     if (tokens == 2) multiply_nibbles(2, group, blocks, acc);
     else multiply_nibbles(3, group, blocks, acc);
   }
