@@ -47,6 +47,7 @@ typedef i32 vi_at __attribute__((vector_size(4 * LANES), aligned(1), may_alias))
 typedef u32 vu_at __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 typedef i32 quad_at __attribute__((vector_size(16), aligned(1), may_alias));
 typedef u32 u32_at __attribute__((aligned(1), may_alias));
+typedef i64 i64_at __attribute__((aligned(1), may_alias));
 typedef u16 u16_at __attribute__((aligned(1), may_alias));
 typedef float f32_at __attribute__((aligned(1), may_alias));
 

@@ -50,8 +50,10 @@ static inline __attribute__((always_inline)) void fetch_portion(const Matrix* m,
 /* The same line by line, for what multiplies whole lines: four of the tile's, whose streams are so many bytes apart, from a fourth on. */
 static inline __attribute__((always_inline)) void fetch_four_lines(const u8* ahead, i64 apart, i64 line) {
   ahead += (line & 4) * apart + line / STREAMS * LINE;
-  MOVING(ahead);
-  MOVING(apart);
+#if LANES >= 8 /* else addresses are computed beforehand, and spill */
+  OPAQUE(ahead);
+  OPAQUE(apart);
+#endif
   UNROLL for (int i = 0; i < 4; i++) FETCH(ahead + i * apart);
 }
 

@@ -4,7 +4,7 @@
 #if LANES == TILE
 #include "few-block-streams.h"
 #elif SUMS_IN_16_BITS
-#include "few-nibble-streams.h"
+#include "few-row-streams.h"
 #endif
 #include "gated.h"
 #include "product.h"

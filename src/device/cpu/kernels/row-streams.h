@@ -47,25 +47,30 @@ static inline __attribute__((always_inline)) vf add_nibble_pair(const vi* d, con
   return total;
 }
 
+/* The half precision numbers `at` bytes from the pointers of eight rows. */
+static inline __attribute__((always_inline)) vf scales_of_rows(const u8* const row[LANES], i64 at) {
+  __m128i scale = _mm_setzero_si128();
+#define SCALE(r) scale = _mm_insert_epi16(scale, *(const u16_at*)(row[r] + at), r)
+  SCALE(0), SCALE(1), SCALE(2), SCALE(3), SCALE(4), SCALE(5), SCALE(6), SCALE(7);
+#undef SCALE
+  return (vf)_mm256_cvtph_ps(scale);
+}
+
 /* total += the block of eight rows of Q8_0 that is `at` bytes from their pointers times block b of a token */
 static inline __attribute__((always_inline)) vf add_byte_block(const u8* row[LANES], i64 at, const TokenBlocks* x, i64 b, vf total) {
   const __m256i bytes = _mm256_load_si256((const void*)x->bytes[b]);
   __m256i sum[LANES];
-  __m128i scale = _mm_setzero_si128();
   UNROLL for (int r = 0; r < LANES; r++) {
     const __m256i magnitudes = _mm256_abs_epi8(_mm256_loadu_si256((const void*)(row[r] + at + 2)));
     OPAQUE(row[r]); /* else weights are loaded once, and that is an instruction more */
     const __m256i signed_bytes = _mm256_sign_epi8(bytes, _mm256_loadu_si256((const void*)(row[r] + at + 2)));
     sum[r] = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed_bytes), _mm256_set1_epi16(1)); /* as in dot_8bit */
   }
-#define SCALE(r) scale = _mm_insert_epi16(scale, *(const u16_at*)(row[r] + at), r)
-  SCALE(0), SCALE(1), SCALE(2), SCALE(3), SCALE(4), SCALE(5), SCALE(6), SCALE(7);
-#undef SCALE
 #define FOUR_ROWS(r) _mm256_hadd_epi32(_mm256_hadd_epi32(sum[r], sum[r + 1]), _mm256_hadd_epi32(sum[r + 2], sum[r + 3]))
   const __m256i low = FOUR_ROWS(0), high = FOUR_ROWS(4);
 #undef FOUR_ROWS
   const vi of_rows = (vi)_mm256_permute2x128_si256(low, high, 0x20) + (vi)_mm256_permute2x128_si256(low, high, 0x31);
-  return fma_vf(vf_of_vi(of_rows), (vf)_mm256_cvtph_ps(scale) * vf_of(x->scales[b]), total);
+  return fma_vf(vf_of_vi(of_rows), scales_of_rows(row, at) * vf_of(x->scales[b]), total);
 }
 
 /*
