@@ -280,8 +280,8 @@ for (const body of kernelBodiesHere) {
         test(`${format}: each of two to nine tokens is bitwise what it is alone`, async () => {
           state = 5;
           const [rows, tokens] = [40, 20];
-          // An odd number of blocks, two blocks, groups of eight, and two blocks behind groups of sixteen.
-          for (const columns of [96, 64, 768, 1088]) {
+          // An odd number of blocks, two blocks, groups of eight, two blocks behind groups of sixteen, three behind a group of 32.
+          for (const columns of [96, 64, 768, 1088, 1120]) {
             if (columns % columnsOfBlock(format) > 0) continue;
             const matrix = example(format, rows, columns);
             const x = Float32Array.from({ length: tokens * columns }, normal);

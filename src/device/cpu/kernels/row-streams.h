@@ -1,8 +1,8 @@
 /*
  * One token times Q4_0 or Q8_0 where a vector is eight rows, without a panel in between. Instructions are what limits it, so what a token
  * has to give is laid out beforehand, for sixteen rows, and rows have a pointer each, with which an operand in memory is part of the
- * instruction that uses it. Q4_0 is transposed as it is stored; Q8_0 not at all: of a row's 32 bytes it is the products whose sums
- * are, and there are fewer of them.
+ * instruction that uses it. Q4_0 is transposed as it is stored; Q8_0 not at all: what is turned are the sums of a
+ * row's products, of which there are fewer.
  */
 #pragma once
 #include "activations.h"
@@ -17,9 +17,8 @@ typedef struct {
   float scales[TOKEN_BLOCKS];
 } TokenBlocks;
 
-static inline __attribute__((always_inline)) void load_token(const i64 format, const Activations* x, i64 token, i64 first, i64 blocks,
-                                                             TokenBlocks* to) {
-  const i64 together = x->together, block = block_of(x, activation_row(x, token), first * BLOCK);
+static inline __attribute__((always_inline)) void load_token(const i64 format, const Activations* x, i64 first, i64 blocks, TokenBlocks* to) {
+  const i64 together = x->together, block = block_of(x, activation_row(x, 0), first * BLOCK);
   const i8* from = x->bytes + BLOCK * block;
   const i32* sums = x->sums + sums_of(x, block);
   const float* scales = x->scales + block;
@@ -85,7 +84,7 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
   FOR_VECTORS store_vf(acc + v, vf_of(0));
   for (i64 first = 0; first < blocks; first += TOKEN_BLOCKS) {
     const i64 count = min_i64(TOKEN_BLOCKS, blocks - first);
-    load_token(format, x, 0, first, count, &of_x);
+    load_token(format, x, first, count, &of_x);
     _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES) {
       const u8* row[LANES];
       UNROLL for (int r = 0; r < LANES; r++) row[r] = rows.at + (v + r) * rows.stride + first * block_bytes;
