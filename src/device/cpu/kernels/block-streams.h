@@ -4,6 +4,7 @@
 #pragma once
 #include "activations.h"
 #include "dot.h"
+#include "super-block-streams.h"
 
 /* The same in a loop: where straight code for four short vectors would be too much. */
 #define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
@@ -252,6 +253,10 @@ int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, flo
   if (m->format == Q8_0 && blocks % 2 == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
   else if (m->format == Q4_0 && blocks % 2 == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
   else if (m->format == MXFP4 && blocks % 4 == 0) stream_of_mxfp4(m, rows, x, acc);
+#if LANES >= 8
+  else if (m->format == Q4_K) stream_of_q4_k(m, rows, x, acc);
+  else if (m->format == Q6_K) stream_of_q6_k(m, rows, x, acc);
+#endif
   else if (m->format == FP4 && blocks % (LANES >= 8 ? 4 : 16) == 0 && blocks >= 16 && !m->scale_is_f32) stream_of_fp4(m, rows, x, acc);
   else return 0;
   return 1;
