@@ -238,13 +238,6 @@ static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* 
 #if LANES >= 8
 enum { QUAD_BLOCKS = QUAD_LANES };
 
-/* The dword sums of each 128-bit lane of four vectors: dword r of a lane is that of vector r's lane. */
-static inline __attribute__((always_inline)) vi sum_lanes(const vi a[4]) {
-  vi t[4];
-  transpose_quads(a[0], a[1], a[2], a[3], t);
-  return (t[0] + t[1]) + (t[2] + t[3]);
-}
-
 /* The even and the odd bytes of QUAD_BLOCKS blocks that are `apart` bytes from each other: sixteen in each 128-bit lane. */
 static inline __attribute__((always_inline)) void even_and_odd(const i8* bytes, i64 apart, vi* even, vi* odd) {
 #define BYTES(k) _mm256_loadu_si256((const void*)(bytes + (k) * apart))
@@ -309,7 +302,7 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
         vi sums[4];
         if (g * QUAD_BLOCKS % 4 == 0) fetch_four_lines(ahead, apart, b * TILE * 16 / LINE + g * QUAD_BLOCKS);
         UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(start, load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
-        four[g] = sum_lanes(sums);
+        four[g] = add_quads(sums, vi_of(0));
       }
       vi of_block[TILE_VECTORS][QUAD_BLOCKS];
       rows_of_quads(four, of_block);
