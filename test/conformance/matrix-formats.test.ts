@@ -37,6 +37,14 @@ function bytesAt(bytes: Uint8Array) {
 const narrowTile = { rows: 8, columns: 128 };
 const squareTile = { rows: 32, columns: 32 };
 
+/** Bytes of a block, and where in it numbers in half precision are. */
+const halves: Partial<Record<MatrixFormat, readonly [size: number, places: readonly number[]]>> = {
+  Q8_0: [34, [0]],
+  Q4_0: [18, [0]],
+  Q4_K: [144, [0, 2]],
+  Q6_K: [210, [208]],
+};
+
 /** A random matrix in a format: any bytes are legal blocks; the scales are kept to sizes that weights have. */
 function example(
   format: MatrixFormat,
@@ -87,10 +95,7 @@ function example(
       for (let at = 0; at < bytes.length; at += 17) bytes[at] = 118 + random() * 6;
       break;
     default: {
-      const [size, places] = { Q8_0: [34, [0]], Q4_0: [18, [0]], Q4_K: [144, [0, 2]], Q6_K: [210, [208]] }[format] as [
-        number,
-        number[],
-      ];
+      const [size, places] = halves[format]!;
       for (let at = 0; at < bytes.length; at += size)
         for (const place of places) view.setUint16(at + place, half(), true);
     }
@@ -279,13 +284,20 @@ for (const body of kernelBodiesHere) {
         });
         test(`${format}: each of two to nine tokens is bitwise what it is alone`, async () => {
           state = 5;
-          const [rows, tokens] = [40, 20];
-          // An odd number of blocks, two blocks, groups of eight, two blocks behind groups of sixteen, three behind a group of 32.
-          for (const columns of [96, 64, 768, 1088, 1120]) {
+          const tokens = 20;
+          // An odd number of blocks, two blocks, groups of eight, two behind groups of sixteen, three behind 32; rows that are no tile.
+          for (const [rows, columns] of [
+            [40, 96],
+            [40, 64],
+            [40, 768],
+            [40, 1088],
+            [40, 1120],
+            [5, 1280],
+          ] as const) {
             if (columns % columnsOfBlock(format) > 0) continue;
             const matrix = example(format, rows, columns);
             const x = Float32Array.from({ length: tokens * columns }, normal);
-            await sameInAnyNumber(device, matrix, x, tokens, `${columns} columns`);
+            await sameInAnyNumber(device, matrix, x, tokens, `${rows} rows, ${columns} columns`);
           }
         });
         if (hasBlocks(format))
@@ -309,20 +321,26 @@ for (const body of kernelBodiesHere) {
               }
             }
           });
-        if (format === "FP8" || format === "FP4" || format === "MXFP4")
+        if (format === "FP8" || hasBlocks(format))
           test(`${format}: extreme scales, and NaN, are the same for one token and for several`, async () => {
             state = 7;
-            const [rows, columns, tokens] = [24, 512, 17];
+            const [rows, columns, tokens] = [24, 768, 17];
             const { stored } = example(format, rows, columns);
             const [part] = stored.parts;
             const data = await part!.data.source.read(0, part!.data.length);
             const scales = await part!.scales?.source.read(0, part!.scales.length);
             const extremes = [0, 1, 2, 127, 250, 254, 255];
+            // Zero of both signs, the least and the greatest number, infinities and NaN; most rows have usual ones as well.
+            const extremeHalves = [0, 0x8000, 1, 0x7bff, 0x7c00, 0xfc00, 0x7e00];
+            const [size, places] = halves[format] ?? [1, []];
+            for (const [k, place] of places.entries())
+              for (let i = 0; i < data.length / size; i += 5)
+                new DataView(data.buffer).setUint16(i * size + place, extremeHalves[(i + k) % 7]!, true);
             if (format === "MXFP4")
               for (let i = 0; i < data.length / 17; i++) data[17 * i] = extremes[i % extremes.length]!;
             else
-              scales!.forEach((_, i) => {
-                scales![i] = extremes[i % extremes.length]!;
+              scales?.forEach((_, i) => {
+                scales[i] = extremes[i % extremes.length]!;
               });
             if (format === "FP8") data[3 * columns + 200] = 0x7f;
             if (format === "FP8") data[21 * columns + 300] = 0xff;

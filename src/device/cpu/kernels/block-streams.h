@@ -4,6 +4,8 @@
 #pragma once
 #include "activations.h"
 #include "dot.h"
+#include "super-block-streams.h"
+
 /* The same in a loop: where straight code for four short vectors would be too much. */
 #define EACH_VECTOR _Pragma("clang loop unroll(disable)") for (int v = 0; v < TILE; v += LANES)
 
@@ -103,6 +105,120 @@ static inline __attribute__((always_inline)) vf add_fp4_block(const vi q[4], vf 
   return fma_vf(vf_of_vi(dot_fp4(vi_of(-zero_point(FP4, BIAS_8) * x_sum), q, bytes)), scale * vf_of(x_scale), total);
 }
 
+#if LANES >= 8
+/* Vectors of four blocks of MXFP4, which are 68 bytes of a row: a block's codes are a 128-bit lane. */
+enum { MXFP4_VECTORS = 4 / QUAD_LANES };
+
+static inline __attribute__((always_inline)) vi mxfp4_codes_of_row(const u8* row) {
+#define CODES(k) _mm_loadu_si128((const void*)(row + 17 * (k) + 1))
+  const __m256i two = _mm256_inserti128_si256(_mm256_castsi128_si256(CODES(0)), CODES(1), 1);
+#if LANES == 16
+  return (vi)_mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi256_si512(two), CODES(2), 2), CODES(3), 3);
+#else
+  return (vi)two;
+#endif
+#undef CODES
+}
+
+/*
+ * To scales, as dword r of each 128-bit lane, what stands at the beginning of the lane in row r: byte k of lane k is the scale of its block.
+ * Row 0 comes first.
+ */
+static inline __attribute__((always_inline)) vi with_scales_of_row(vi scales, const u8* row, const int r) {
+  if (r == 0) return load_vi(row);
+#if LANES == 16
+  return (vi)_mm512_mask_loadu_epi32((__m512i)scales, 0x1111 << r, row - 4 * r);
+#else
+  const vi is_of_row = (vi){0, 1, 2, 3, 0, 1, 2, 3} == r;
+  return (load_vi(row - 4 * r) & is_of_row) | (scales & ~is_of_row);
+#endif
+}
+
+/* The first and the last sixteen bytes of QUAD_LANES blocks that are `apart` bytes from each other, each a 128-bit lane. */
+static inline __attribute__((always_inline)) void halves_of_x(const i8* bytes, i64 apart, vi* first, vi* last) {
+#define BYTES(k) _mm256_loadu_si256((const void*)(bytes + (k) * apart))
+#if LANES == 16
+  const __m512i a = _mm512_inserti64x4(_mm512_castsi256_si512(BYTES(0)), BYTES(1), 1), b = _mm512_inserti64x4(_mm512_castsi256_si512(BYTES(2)), BYTES(3), 1);
+  *first = (vi)_mm512_shuffle_i32x4(a, b, 0x88);
+  *last = (vi)_mm512_shuffle_i32x4(a, b, 0xdd);
+#else
+  *first = (vi)_mm256_permute2x128_si256(BYTES(0), BYTES(1), 0x20);
+  *last = (vi)_mm256_permute2x128_si256(BYTES(0), BYTES(1), 0x31);
+#endif
+#undef BYTES
+}
+
+/* Weights times x, for add_quads: low are those in low halves of bytes, the first sixteen of a block. */
+static inline __attribute__((always_inline)) vi mxfp4_quads(vi start, vi low, vi high, vi x_low, vi x_high) {
+#if LANES == 16
+  return (vi)_mm512_dpbusd_epi32(_mm512_dpbusd_epi32((__m512i)start, (__m512i)low, (__m512i)x_low), (__m512i)high, (__m512i)x_high);
+#else
+  (void)start;
+  const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)low, (__m256i)x_low), _mm256_maddubs_epi16((__m256i)high, (__m256i)x_high));
+  return (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
+}
+
+/* The zero point times x, as add_quads subtracts it; with VNNI what quads start with. */
+static inline __attribute__((always_inline)) vi mxfp4_zero(vi x_low, vi x_high) {
+  const vi twelve = vi_of(0x0c0c0c0c), quads = mxfp4_quads(vi_of(0), twelve, twelve, x_low, x_high);
+#if LANES == 16
+  return -quads;
+#else
+  return (vi)_mm256_packs_epi32((__m256i)quads, (__m256i)quads);
+#endif
+}
+
+/*
+ * A vector holds blocks of one row, and what they add up to is turned so that a lane is a row. Rows lie apart: some bytes before those
+ * behind the first are read.
+ */
+static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
+  const i64 together = x->together, apart = m->ahead_rows * m->row_bytes;
+  i64 block = block_of(x, activation_row(x, 0), 0), owed = 0;
+  const u8 *ahead = m->ahead ? m->ahead : rows.at, *at = rows.at;
+  vf total[TILE_VECTORS];
+  UNROLL for (int v = 0; v < TILE_VECTORS; v++) total[v] = vf_of(0);
+  for (i64 four = 0; four < m->columns / BLOCK / 4; four++, at += 68) {
+    vi low[MXFP4_VECTORS], high[MXFP4_VECTORS], zero[MXFP4_VECTORS];
+    UNROLL for (int i = 0; i < MXFP4_VECTORS; i++) {
+      const i8* bytes = x->bytes + BLOCK * (block + i * QUAD_LANES * together);
+      halves_of_x(bytes, BLOCK * together, low + i, high + i);
+      zero[i] = mxfp4_zero(low[i], high[i]);
+    }
+    vi sums[MXFP4_VECTORS][4], scales[MXFP4_VECTORS][4]; /* [rows 4g ...] 128-bit lane: block */
+    const u8* row = at;
+    i64 step = 4 * apart;
+    _Pragma("clang loop unroll(disable)") for (int g = 0; g < 4; g++) {
+      vi quads[MXFP4_VECTORS][4], scale[MXFP4_VECTORS] = {};
+      fetch_four_lines(ahead, apart, 0);
+      ahead += step, step = LINE - step;
+      UNROLL for (int r = 0; r < 4; r++, row += rows.stride) {
+        OPAQUE(row);
+        UNROLL for (int i = 0; i < MXFP4_VECTORS; i++) {
+          const u8* from = row + 17 * QUAD_LANES * i;
+          const vi q = mxfp4_codes_of_row(from);
+          scale[i] = with_scales_of_row(scale[i], from, r);
+          quads[i][r] = mxfp4_quads(zero[i], lookup_16(fp4_table, q & 0x0f0f0f0f), lookup_16(fp4_table, (q >> 4) & 0x0f0f0f0f), low[i], high[i]);
+        }
+      }
+      UNROLL for (int i = 0; i < MXFP4_VECTORS; i++) sums[i][g] = add_quads(quads[i], zero[i]), scales[i][g] = scale[i];
+    }
+    UNROLL for (int i = 0; i < MXFP4_VECTORS; i++) {
+      vi sum[TILE_VECTORS][QUAD_LANES], scale[TILE_VECTORS][QUAD_LANES];
+      rows_of_quads(sums[i], sum);
+      rows_of_quads(scales[i], scale);
+      UNROLL for (int k = 0; k < QUAD_LANES; k++, block += together)
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+          const vf of_weights = e8m0_half_to_vf(move_byte(scale[v][k], k, 0), 0);
+          total[v] = fma_vf(vf_of_vi(sum[v][k]), of_weights * vf_of(x->scales[block]), total[v]);
+        }
+    }
+    ahead = fetch_rest(ahead, apart, TILE * 68 / STREAMS % LINE, &owed);
+  }
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
+}
+#else
 static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* m, Rows rows, const Activations* x, float* acc) {
   const i64 block = block_of(x, activation_row(x, 0), 0), together = x->together;
   vf total[TILE_VECTORS];
@@ -121,16 +237,10 @@ static inline __attribute__((always_inline)) void stream_of_mxfp4(const Matrix* 
     }
   FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 }
+#endif
 
 #if LANES >= 8
 enum { QUAD_BLOCKS = QUAD_LANES };
-
-/* The dword sums of each 128-bit lane of four vectors: dword r of a lane is that of vector r's lane. */
-static inline __attribute__((always_inline)) vi sum_lanes(const vi a[4]) {
-  vi t[4];
-  transpose_quads(a[0], a[1], a[2], a[3], t);
-  return (t[0] + t[1]) + (t[2] + t[3]);
-}
 
 /* The even and the odd bytes of QUAD_BLOCKS blocks that are `apart` bytes from each other: sixteen in each 128-bit lane. */
 static inline __attribute__((always_inline)) void even_and_odd(const i8* bytes, i64 apart, vi* even, vi* odd) {
@@ -196,7 +306,7 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
         vi sums[4];
         if (g * QUAD_BLOCKS % 4 == 0) fetch_four_lines(ahead, apart, b * TILE * 16 / LINE + g * QUAD_BLOCKS);
         UNROLL for (int r = 0; r < 4; r++) sums[r] = dot_fp4_rows(start, load_vi(rows.at + (4 * g + r) * rows.stride + 16 * b), even, odd);
-        four[g] = sum_lanes(sums);
+        four[g] = add_quads(sums, vi_of(0));
       }
       vi of_block[TILE_VECTORS][QUAD_BLOCKS];
       rows_of_quads(four, of_block);
@@ -254,7 +364,11 @@ int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, flo
   const i64 blocks = m->columns / BLOCK;
   if (m->format == Q8_0 && blocks % 2 == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
   else if (m->format == Q4_0 && blocks % 2 == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
-  else if (m->format == MXFP4 && blocks % 4 == 0) stream_of_mxfp4(m, rows, x, acc);
+  else if (m->format == MXFP4 && blocks % 4 == 0 && (LANES == 4 || rows.stride)) stream_of_mxfp4(m, rows, x, acc);
+#if LANES >= 8
+  else if (m->format == Q4_K) stream_of_q4_k(m, rows, x, acc);
+  else if (m->format == Q6_K) stream_of_q6_k(m, rows, x, acc);
+#endif
   else if (m->format == FP4 && blocks % (LANES >= 8 ? 4 : 16) == 0 && blocks >= 16 && !m->scale_is_f32) stream_of_fp4(m, rows, x, acc);
   else return 0;
   return 1;

@@ -140,6 +140,45 @@ static inline vi lookup_16(const u8 table[16], vi index) {
 #endif
 }
 
+#if LANES >= 8
+/*
+ * Quads, the sums of four products or of several fours, are added up in each 128-bit lane of four vectors: dword r of a lane is the sum of
+ * vector r's lane. Quads fit 16 bits, and so do sums of two. Without VNNI `less` is subtracted of them, 16 bits for each and twice the same;
+ * with it they start with less.
+ */
+static inline __attribute__((always_inline)) vi add_quads(const vi a[4], vi less) {
+#if LANES == 16
+  (void)less;
+#define PACK(x, y) _mm512_packs_epi32(x, y)
+#define ADD_PAIRS(x) _mm512_madd_epi16(x, _mm512_set1_epi16(1))
+#define A(i) (__m512i) a[i]
+  return (vi)ADD_PAIRS(PACK(ADD_PAIRS(PACK(A(0), A(1))), ADD_PAIRS(PACK(A(2), A(3)))));
+#else
+#define PACK(x, y) _mm256_packs_epi32(x, y)
+#define ADD_PAIRS(x) _mm256_madd_epi16(x, _mm256_set1_epi16(1))
+#define A(i) (__m256i) a[i]
+#define REST(x) _mm256_sub_epi16(x, (__m256i)less)
+  return (vi)ADD_PAIRS(PACK(ADD_PAIRS(REST(PACK(A(0), A(1)))), ADD_PAIRS(REST(PACK(A(2), A(3))))));
+#undef REST
+#endif
+#undef PACK
+#undef ADD_PAIRS
+#undef A
+}
+
+/* Byte k of each dword, as byte `place` of a dword that is zero else. */
+static inline __attribute__((always_inline)) vi move_byte(vi dwords, const int k, const int place) {
+  typedef u8 Bytes __attribute__((vector_size(4 * LANES)));
+  Bytes index;
+  UNROLL for (int i = 0; i < 4 * LANES; i++) index[i] = i % 4 == place ? i % 16 / 4 * 4 + k : 0x80;
+#if LANES == 16
+  return (vi)_mm512_shuffle_epi8((__m512i)dwords, (__m512i)index);
+#else
+  return (vi)_mm256_shuffle_epi8((__m256i)dwords, (__m256i)index);
+#endif
+}
+#endif
+
 /* Twice e2m1 plus 12: the codes of FP4 as unsigned bytes. */
 static const u8 fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 

@@ -63,6 +63,18 @@ static inline __attribute__((always_inline)) void fetch_lines(const u8* ahead, i
   fetch_four_lines(ahead + 4 * apart, apart, 0);
 }
 
+/*
+ * After whole lines of a piece of each stream, of which `rest` bytes are left over: these are fetched with those of later pieces, when they
+ * have become a line. Returns where the next piece begins.
+ */
+static inline __attribute__((always_inline)) const u8* fetch_rest(const u8* ahead, i64 apart, i64 rest, i64* owed) {
+  *owed += rest;
+  if (*owed < LINE) return ahead;
+  fetch_lines(ahead, apart);
+  *owed -= LINE;
+  return ahead + LINE;
+}
+
 /* The same for pieces that are fetched at once; of small ones every second or fourth fetches for all, a whole line of each stream. */
 static inline __attribute__((always_inline)) void fetch_ahead(const Matrix* m, i64 index, const i64 bytes) {
   const i64 together = STREAMS * LINE % bytes ? 1 : STREAMS * LINE / bytes;

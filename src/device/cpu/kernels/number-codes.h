@@ -57,7 +57,6 @@ static inline float e8m0_half_to_f32(u32 code) {
 }
 /* The same for each lane; a code of 255 is NaN where files say so (FP4), and no NaN in GGUF. */
 static inline vf e8m0_half_to_vf(vi code, const int has_nan) {
-  const vi is_small = code < 2, normal = (code - 1) << 23, small = (code + 1) << 21;
-  const vi bits = (normal & ~is_small) | (small & is_small);
+  const vi bits = __builtin_elementwise_max((code - 1) << 23, (code + 1) << 21); /* the second is the greater for the denormals 0 and 1 */
   return (vf)(has_nan ? bits | ((code == 255) & 0x7fc00000) : bits);
 }

@@ -137,19 +137,26 @@ static inline void f16_scales(Rows rows, i64 offset, float* into) {
 static inline i32 flip_of(i32 bias_8) { return bias_8 ? (i32)0x80808080 : 0; }
 
 /*
- * The scales and minima of the eight groups of a block of Q4_K, from its first 16 bytes: two numbers in half precision, and 6 bits for
- * each scale and minimum, packed over 12 bytes.
+ * The scales and minima of the eight groups of a block of Q4_K, from its first 16 bytes: two numbers in half precision, which they are
+ * multiplied with, and 6 bits for each, packed over 12 bytes. Byte k of each dword is that of group k, or 4 + k.
  */
+static inline void q4_k_bytes(const vi t[4], vi scales[2], vi minima[2]) {
+  scales[0] = t[1] & 0x3f3f3f3f;
+  minima[0] = t[2] & 0x3f3f3f3f;
+  scales[1] = (t[3] & 0x0f0f0f0f) | ((t[1] >> 2) & 0x30303030);
+  minima[1] = ((t[3] >> 4) & 0x0f0f0f0f) | ((t[2] >> 2) & 0x30303030);
+}
+
 static inline void q4_k_scales(const vi t[4], float* scales, float* minima) {
-  vf d[2]; /* what scales and what minima are multiplied with */
+  vf d[2];
+  vi scale[2], minimum[2];
   two_f16_to_vf(t[0], t[0], d);
-  for (int g = 0; g < 4; g++) {
-    const vi scale = (vi)((vu)t[1] >> 8 * g), minimum = (vi)((vu)t[2] >> 8 * g), low = (vi)((vu)t[3] >> 8 * g);
-    store_vf(scales + TILE * g, d[0] * vf_of_vi(scale & 63));
-    store_vf(minima + TILE * g, d[1] * vf_of_vi(minimum & 63));
-    store_vf(scales + TILE * (4 + g), d[0] * vf_of_vi((low & 15) | ((scale >> 2) & 48)));
-    store_vf(minima + TILE * (4 + g), d[1] * vf_of_vi(((low >> 4) & 15) | ((minimum >> 2) & 48)));
-  }
+  q4_k_bytes(t, scale, minimum);
+  for (int half = 0; half < 2; half++)
+    for (int k = 0; k < 4; k++, scales += TILE, minima += TILE) {
+      store_vf(scales, d[0] * vf_of_vi((vi)((vu)scale[half] >> 8 * k) & 63));
+      store_vf(minima, d[1] * vf_of_vi((vi)((vu)minimum[half] >> 8 * k) & 63));
+    }
 }
 
 /*
