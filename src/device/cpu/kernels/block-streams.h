@@ -36,18 +36,9 @@ static inline __attribute__((always_inline)) vf add_two_blocks(const i64 format,
   return total;
 }
 
-/* total += pair `pair` of LANES rows that begin at `at`, loaded alone, times one token; bytes, scales and sums are those of its first block. */
-static inline __attribute__((always_inline)) vf add_pair(const i64 format, const u8* at, i64 stride, i64 pair, const i8* bytes, const float* scales,
-                                                         const i32* sums, i64 together, vf total) {
-  vi d[MOST_PAIR_DWORDS];
-  load_pair(format, at, stride, pair * 4 * pair_dwords(format), d);
-  return add_two_blocks(format, d, bytes, scales, sums, together, total);
-}
-
 /*
  * acc = all columns times one token: the sums of bytes_of_tokens, without a panel in between. Eight blocks are a whole number of 16
- * bytes, so that only pairs behind the last eight load bytes twice; with vectors of four, which gain little, all pairs do, and those of
- * all rows are multiplied before the next.
+ * bytes; with vectors of four, which gain little, each pair is loaded alone, and those of all rows are multiplied before the next.
  */
 static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x,
                                                                    float* acc) {
@@ -56,49 +47,38 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
   const i8* bytes = x->bytes + BLOCK * block;
   const float* scales = x->scales + block;
   const i32* sums = x->sums + sums_of(x, block);
-#define PAIR_OF_X bytes + BLOCK * b, scales + b, sums + 2 * b, together
-#if LANES == 4
   vf total[TILE_VECTORS];
   UNROLL for (int i = 0; i < TILE_VECTORS; i++) total[i] = vf_of(0);
+#if LANES == 4
   for (i64 pair = 0; pair < pairs; pair++)
     EACH_VECTOR {
       const i64 b = 2 * pair * together;
+      vi d[MOST_PAIR_DWORDS];
       fetch_ahead(m, pair * TILE_VECTORS + v / LANES, LANES * pair_bytes);
-      total[v / LANES] = add_pair(format, rows.at + v * rows.stride, rows.stride, pair, PAIR_OF_X, total[v / LANES]);
+      load_pair(format, rows.at + v * rows.stride, rows.stride, pair * pair_bytes, d);
+      total[v / LANES] = add_two_blocks(format, d, bytes + BLOCK * b, scales + b, sums + 2 * b, together, total[v / LANES]);
     }
-  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 #else
-  IN_TURN {
-    const u8* at = rows.at + v * rows.stride;
-    vf total = vf_of(0);
-    i64 pair = 0;
-    const i8* next_bytes = bytes;
-    const float* next_scales = scales;
-    const i32* next_sums = sums;
-    for (; pair + GROUP_PAIRS <= pairs; pair += GROUP_PAIRS) {
-      vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
-      UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
-        fetch_portion(m, (pairs * v / LANES + pair) / GROUP_PAIRS, GROUP_PAIRS * LANES * pair_bytes, p, GROUP_PAIRS);
-        UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
-          transpose_16_bytes(at, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
-        total = add_two_blocks(format, d + dwords * p, next_bytes, next_scales, next_sums, together, total);
-        next_bytes += 2 * BLOCK * together, next_scales += 2 * together, next_sums += 4 * together;
-        MOVING(next_bytes);
-        MOVING(next_scales);
-        MOVING(next_sums);
-      }
+  for (i64 pair = 0; pair < pairs; pair += GROUP_PAIRS) {
+    vi d[GROUP_PAIRS * MOST_PAIR_DWORDS];
+    UNROLL for (int p = 0; p < GROUP_PAIRS; p++) {
+      fetch_portion(m, pair / GROUP_PAIRS, GROUP_PAIRS * LANES * pair_bytes, p, GROUP_PAIRS);
+      UNROLL for (int k = (dwords * p + 3) / 4 * 4; k < dwords * (p + 1); k += 4)
+        transpose_16_bytes(rows.at, rows.stride, 0, pair * pair_bytes + 4 * k, d + k);
+      *total = add_two_blocks(format, d + dwords * p, bytes, scales, sums, together, *total);
+      bytes += 2 * BLOCK * together, scales += 2 * together, sums += 4 * together;
+      MOVING(bytes);
+      MOVING(scales);
+      MOVING(sums);
     }
-    for (; pair < pairs; pair++) {
-      const i64 b = 2 * pair * together;
-      fetch_ahead(m, pairs * v / LANES + pair, LANES * pair_bytes);
-      total = add_pair(format, at, rows.stride, pair, PAIR_OF_X, total);
-    }
-    store_vf(acc + v, total);
   }
 #endif
-#undef PAIR_OF_X
+  FOR_VECTORS store_vf(acc + v, total[v / LANES]);
 }
 #endif
+
+/* Blocks that it works on together: there are to be no others. */
+enum { STREAM_BLOCKS = LANES == 4 ? 2 : 2 * GROUP_PAIRS };
 
 /* total + a block of FP4 codes times one token. */
 static inline __attribute__((always_inline)) vf add_fp4_block(const vi q[4], vf scale, const i8* bytes, float x_scale, i32 x_sum, vf total) {
@@ -362,8 +342,8 @@ static inline __attribute__((always_inline)) void stream_of_fp4(const Matrix* m,
 /* 0 where a panel is needed. */
 int OF_BODY(stream_blocks)(const Matrix* m, Rows rows, const Activations* x, float* acc) {
   const i64 blocks = m->columns / BLOCK;
-  if (m->format == Q8_0 && blocks % 2 == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
-  else if (m->format == Q4_0 && blocks % 2 == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
+  if (m->format == Q8_0 && blocks % STREAM_BLOCKS == 0) stream_of_blocks(Q8_0, m, rows, x, acc);
+  else if (m->format == Q4_0 && blocks % STREAM_BLOCKS == 0) stream_of_blocks(Q4_0, m, rows, x, acc);
   else if (m->format == MXFP4 && blocks % 4 == 0 && (LANES == 4 || rows.stride)) stream_of_mxfp4(m, rows, x, acc);
 #if LANES >= 8
   else if (m->format == Q4_K) stream_of_q4_k(m, rows, x, acc);

@@ -20,6 +20,11 @@
 #else
 #define UNROLL_WIDE UNROLL
 #endif
+#if LANES == 16
+#define UNROLL_WIDEST UNROLL
+#else
+#define UNROLL_WIDEST
+#endif
 #define FOR_EACH_VECTOR UNROLL_WIDE for (int v = 0; v < TILE; v += LANES)
 /* Where so much is done for each that even two turns cost nothing. */
 #define IN_TURN for (int v = 0; v < TILE; v += LANES)
@@ -285,7 +290,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
       for (; b + 4 <= count / BLOCK; b += 4) {
         const i64 from = (first / BLOCK + b) * 17;
         fetch_ahead(m, (first / BLOCK + b) / 4, TILE * 68);
-        FOR_EACH_VECTOR {
+        IN_TURN {
           vi d[MOST_PAIR_DWORDS];
           load_pair(Q8_0, rows.at + v * rows.stride, rows.stride, from, d);
           UNROLL_WIDE for (int k = 0; k < 4; k++) {
@@ -328,7 +333,7 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
         IN_TURN {
           transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from, t);
           q4_k_scales(t, &panel->scales[8 * super][v], &panel->minima[8 * super][v]);
-          UNROLL_WIDE for (int part = 0; part < 8; part++) { /* 16 bytes: half of the low nibbles of one group, of the high ones of the next */
+          UNROLL_WIDEST for (int part = 0; part < 8; part++) { /* 16 bytes: half of the low nibbles of one group, of the high ones of the next */
             transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 16 + 16 * part, t);
             i32(*into)[TILE] = &panel->bytes[64 * super + 16 * (part / 2) + 4 * (part & 1)];
             UNROLL for (int j = 0; j < 4; j++) {
@@ -350,10 +355,10 @@ static void unpack_blocks(const Matrix* m, Rows rows, i64 first, i64 count, Pane
           for (int g = 0; g < 16; g++)
             store_vf(&panel->scales[16 * super + g][v], load_vf(of_block + v) * vf_of_vi(t[g / 4] << (24 - g % 4 * 8) >> 24));
           for (int half = 0; half < 2; half++)
-            UNROLL_WIDE for (int part = 0; part < 2; part++) { /* 16 of the 32 columns of each of the four groups of this half */
+            for (int part = 0; part < 2; part++) { /* 16 of the 32 columns of each of the four groups of this half */
               vi high[4], low[4];
               transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 128 + 32 * half + 16 * part, high);
-              UNROLL_WIDE for (int pair = 0; pair < 2; pair++) {
+              for (int pair = 0; pair < 2; pair++) {
                 transpose_16_bytes(rows.at + v * rows.stride, rows.stride, 0, from + 64 * half + 32 * pair + 16 * part, low);
                 i32(*into)[TILE] = &panel->bytes[64 * super + 32 * half + 8 * pair + 4 * part];
                 UNROLL for (int j = 0; j < 4; j++) {

@@ -73,7 +73,7 @@ static inline __attribute__((always_inline)) vf add_byte_block(const u8* row[LAN
 }
 
 /*
- * acc = all columns times one token: the sums of bytes_of_tokens. As much is fetched meanwhile: sixteen lines with each eight blocks of
+ * acc = all columns times one token, eight blocks or a multiple: the sums of bytes_of_tokens. As much is fetched meanwhile: sixteen lines with each eight blocks of
  * Q4_0 or four of Q8_0, and with 32 blocks eight more are due.
  */
 static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x, float* acc) {
@@ -89,8 +89,7 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
       const u8* row[LANES];
       UNROLL for (int r = 0; r < LANES; r++) row[r] = rows.at + (v + r) * rows.stride + first * block_bytes;
       vf total = load_vf(acc + v);
-      i64 b = 0;
-      for (; b + step <= count; b += step) {
+      for (i64 b = 0; b < count; b += step) {
         vi d[4 * 9];
         UNROLL for (int part = 0; part < 4; part++) {
           fetch_four_lines(ahead, apart, part % 2 * 4);
@@ -104,17 +103,6 @@ static inline __attribute__((always_inline)) void stream_of_blocks(const i64 for
           row[r] += step * block_bytes;
           OPAQUE(row[r]);
         }
-      }
-      const int rest = format == Q4_0 ? 2 : 1;
-      for (; b < count; b += rest) {
-        vi d[9];
-        if (format == Q4_0) {
-          transpose_16_bytes(0, 0, row, 0, d);
-          transpose_16_bytes(0, 0, row, 20, d + 5); /* nothing behind the blocks is read */
-          transpose_16_bytes(0, 0, row, 4, d + 1);
-          total = add_nibble_pair(d, &of_x, b, total);
-        } else total = add_byte_block(row, 0, &of_x, b, total);
-        UNROLL for (int r = 0; r < LANES; r++) row[r] += rest * block_bytes;
       }
       fetch_lines(ahead, apart);
       ahead += LINE;
