@@ -166,6 +166,14 @@ static inline vi greatest_bytes(vi a, vi b) {
   typedef u8 Bytes __attribute__((vector_size(4 * LANES)));
   return (vi)__builtin_elementwise_max((Bytes)a, (Bytes)b);
 }
+/* The greatest of each byte of a line without its sign. */
+static inline __attribute__((always_inline)) vi greatest_codes(vi greatest, const u8* at) {
+  UNROLL for (int i = 0; i < FP8_COLUMNS; i += 4 * LANES) {
+    greatest = greatest_bytes(greatest, load_vi(at + i) & 0x7f7f7f7f);
+    OPAQUE_VECTOR(greatest); /* else what it is made of is kept for later, and spilled */
+  }
+  return greatest;
+}
 /* Whether any byte has this value. */
 static inline int has_byte(vi x, u8 value) {
   typedef i8 Bytes __attribute__((vector_size(4 * LANES)));
@@ -248,7 +256,7 @@ enum { MOST_OF_FP8 = LANES == 16 ? 4 : 2 };
 /*
  * FP8: codes are multiplied as they are, and x with the scale that the tile's rows share and with 2^8 that codes are short of. Both are
  * powers of two, so that no product changes. Of four rows (several tokens with AVX2: two) a line each is used up in turn.
- * 0 for NaN. T tokens, of which n exist.
+ * 0 for NaN. T tokens, of which n exist: of three the last is multiplied twice.
  */
 static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, const Matrix* m, Rows rows, i64 first, i64 count, const float (*scaled)[STRETCH],
                                                                i64 n, float (*acc)[TILE]) {
@@ -282,19 +290,17 @@ static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, cons
         step[part] ^= both_steps;
         UNROLL for (int r = 0; r < together; r++) {
           halves_of_fp8(at[r], halves[r]);
-          UNROLL for (int i = 0; i < FP8_COLUMNS; i += 4 * LANES) {
-            greatest = greatest_bytes(greatest, load_vi(at[r] + i) & 0x7f7f7f7f);
-            OPAQUE_VECTOR(greatest); /* else what it is made of is kept for later, and spilled */
-          }
+          if (LANES == 8) greatest = greatest_codes(greatest, at[r]);
           at[r] += FP8_COLUMNS;
           OPAQUE(at[r]);
         }
         __asm__("" : "+m"(halves)); /* else the compiler leaves memory out, and converting halves in a register is a shuffle more */
         UNROLL for (int i = 0; i < FP8_COLUMNS / LANES; i++) {
           vf value[MOST_OF_FP8];
-          UNROLL for (int t = 0; t < T; t++) value[t] = load_vf(x + STRETCH * t + LANES * i);
+          UNROLL for (int t = 0; t < T; t++) value[t] = load_vf(x + STRETCH * (t < 2 ? t : min_i64(t, n - 1)) + LANES * i);
           UNROLL for (int r = 0; r < together; r++) {
             const vf w = load_halves(halves[r], i);
+            if (LANES == 16 && i == r) greatest = greatest_codes(greatest, at[r] - FP8_COLUMNS); /* between conversions, to share out its two ports */
             UNROLL for (int t = 0; t < T; t++) sum[t][r][i % FP8_VECTORS] = fma_vf(w, value[t], sum[t][r][i % FP8_VECTORS]);
           }
         }
@@ -336,29 +342,26 @@ static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 co
                                    float (*acc)[TILE], Panel* room) {
   const i64 last_row = rows.first_row + (rows.stride ? TILE - 1 : 0), block_row = rows.first_row / m->block_rows;
   if (m->block_columns % SUMS_OF_FP8 || block_row != last_row / m->block_rows) return 0;
-  const i64 width = n + (LANES == 16 && n % 4 == 3); /* of three tokens the last is multiplied twice */
-  const i64 stretches = (m->columns + STRETCH - 1) / STRETCH;
-  Scaled* kept = x->scaled && width * stretches <= MOST_SCALED ? x->scaled + first / STRETCH : 0;
-  float(*scaled)[STRETCH] = (float(*)[STRETCH])room->floats + (kept ? first / STRETCH * width : 0);
-  if (!kept || kept->x != tokens[0] || kept->block_row != block_row) {
-    for (i64 i = 0; i < width; i++) {
-      const i64 t = min_i64(i, n - 1);
-      if (!scale_for_fp8(m, block_row, first, count, x->ranges ? x->ranges[t] : (Magnitudes){0, 0}, tokens[t], scaled[i]) &&
-          !scale_for_fp8(m, block_row, first, count, magnitudes_of(tokens[t], count), tokens[t], scaled[i]))
-        return 0;
-    }
-    if (kept) *kept = (Scaled){tokens[0], block_row};
-  }
+  /* as many stretches as there is room for stay in the panel; the last place is for all others */
+  const i64 stretches = (m->columns + STRETCH - 1) / STRETCH, last = MOST_SCALED / n - 1, place = min_i64(first / STRETCH, last);
+  Scaled* kept = x->scaled && (place < last || stretches == last + 1) ? x->scaled + place : 0;
+  const int is_there = kept && kept->x == tokens[0] && kept->block_row == block_row;
   float sums[MOST_FLOAT_STREAMS][TILE] __attribute__((aligned(64)));
   for (i64 t = 0; t < n; t++) FOR_VECTORS store_vf(sums[t] + v, load_vf(acc[t] + v));
   for (i64 t = 0, some; t < n; t += some) {
+    float(*scaled)[STRETCH] = (float(*)[STRETCH])room->floats + place * n + (kept ? t : 0);
     some = min_i64(MOST_OF_FP8, n - t);
+    for (i64 i = 0; i < some && !is_there; i++)
+      if (!scale_for_fp8(m, block_row, first, count, x->ranges ? x->ranges[t + i] : (Magnitudes){0, 0}, tokens[t + i], scaled[i]) &&
+          !scale_for_fp8(m, block_row, first, count, magnitudes_of(tokens[t + i], count), tokens[t + i], scaled[i]))
+        return 0;
     int done;
-    if (some == 1) done = fp8_of_tokens(1, m, rows, first, count, scaled + t, 1, sums + t);
-    else if (MOST_OF_FP8 == 2 || some == 2) done = fp8_of_tokens(2, m, rows, first, count, scaled + t, 2, sums + t);
-    else done = fp8_of_tokens(MOST_OF_FP8, m, rows, first, count, scaled + t, some, sums + t);
+    if (some == 1) done = fp8_of_tokens(1, m, rows, first, count, scaled, 1, sums + t);
+    else if (MOST_OF_FP8 == 2 || some == 2) done = fp8_of_tokens(2, m, rows, first, count, scaled, 2, sums + t);
+    else done = fp8_of_tokens(MOST_OF_FP8, m, rows, first, count, scaled, some, sums + t);
     if (!done) return 0;
   }
+  if (kept) *kept = (Scaled){tokens[0], block_row};
   for (i64 t = 0; t < n; t++) FOR_VECTORS store_vf(acc[t] + v, load_vf(sums[t] + v));
   return 1;
 }

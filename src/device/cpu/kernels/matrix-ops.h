@@ -116,7 +116,7 @@ static void op_linear(const Command* c, Worker* w) {
   if (tokens <= MOST_RANGES && m.format == FP8) {
     for (i64 t = 0; t < tokens; t++) ranges[t] = w->body->products->magnitudes_of(x.floats + t * x.stride, x.stride);
     x.ranges = ranges;
-    x.scaled = scaled;
+    x.scaled = parts == 1 ? scaled : 0; /* all tiles have the same tokens */
     forget_scaled(&x);
   }
 #define ROW_OF(tile) ((tile) / tiles * group_rows + parts_units.rows + (tile) % tiles * TILE)
