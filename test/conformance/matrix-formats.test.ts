@@ -12,6 +12,7 @@ import { decodeE2m1Rows, decodeE4m3Blocks, decodeE8m0Scales } from "../../src/qu
 import { Graph } from "../../src/tensor/graph.ts";
 import { experts } from "../../src/tensor/ops/experts.ts";
 import { gatherRows } from "../../src/tensor/ops/gather-rows.ts";
+import { groupedLinear } from "../../src/tensor/ops/grouped-linear.ts";
 import { linear } from "../../src/tensor/ops/linear.ts";
 import { kernelBodiesHere } from "../kernel-devices.ts";
 
@@ -163,26 +164,37 @@ async function multiply(
   { stored }: Example,
   x: Float32Array,
   tokens: number,
+  groups = 1,
 ): Promise<ArrayLike<number>> {
   await device.setMatrix("w", stored);
   const { rows, columns } = stored;
   const g = new Graph();
-  g.output("y", g.call(linear, [g.input("x", "f32", ["tokens", columns]), g.weight("w", [rows, columns])], {}));
+  const weight = g.weight("w", [rows, columns]);
+  if (groups === 1) g.output("y", g.call(linear, [g.input("x", "f32", ["tokens", columns]), weight], {}));
+  else g.output("y", g.call(groupedLinear, [g.input("x", "f32", ["tokens", groups, columns]), weight], {}));
   const program = device.compile(g, { limits: { tokens } });
   await program.run({ sizes: { tokens }, inputs: { x } });
   return program.read("y");
 }
 
 /** So many tokens at once, of which a panel is made, have bitwise the products that each has alone, and that the first few have. */
-async function sameInAnyNumber(device: KernelDevice, matrix: Example, x: Float32Array, tokens: number, what: string) {
-  const { rows, columns } = matrix.stored;
-  const together = Array.from(await multiply(device, matrix, x, tokens));
+async function sameInAnyNumber(
+  device: KernelDevice,
+  matrix: Example,
+  x: Float32Array,
+  tokens: number,
+  what: string,
+  groups = 1,
+) {
+  const { rows } = matrix.stored;
+  const columns = matrix.stored.columns * groups;
+  const together = Array.from(await multiply(device, matrix, x, tokens, groups));
   for (let t = 0; t < tokens; t++) {
-    const alone = await multiply(device, matrix, x.slice(t * columns, (t + 1) * columns), 1);
+    const alone = await multiply(device, matrix, x.slice(t * columns, (t + 1) * columns), 1, groups);
     assert.deepEqual(Array.from(alone), together.slice(t * rows, (t + 1) * rows), `${what}, token ${t}`);
   }
   for (let few = 2; few <= 9; few++) {
-    const first = await multiply(device, matrix, x.slice(0, few * columns), few);
+    const first = await multiply(device, matrix, x.slice(0, few * columns), few, groups);
     assert.deepEqual(Array.from(first), together.slice(0, few * rows), `${what}, ${few} tokens`);
   }
 }
@@ -368,6 +380,30 @@ for (const body of kernelBodiesHere) {
               x.fill(1e-36, columns, 2 * columns);
               await sameInAnyNumber(device, matrix, x, tokens, `scale ${scale}`);
             }
+          });
+        if (format === "FP8")
+          test("FP8: rows that share scales, in tiles, groups and stretches, of which one has NaN, are the same for any number of tokens", async () => {
+            state = 17;
+            const tokens = 20;
+            const tiles = [squareTile, { rows: 48, columns: 16 }, { rows: 128, columns: 128 }];
+            for (const fp8Tile of tiles)
+              for (const groups of [1, 3])
+                for (const columns of [64, 576, 1088]) {
+                  const rows = 144;
+                  const { stored } = example("FP8", rows, columns, 1, fp8Tile);
+                  const [part] = stored.parts;
+                  const data = await part!.data.source.read(0, part!.data.length);
+                  // Each code stands in each row: zeros of both signs and denormals beside the greatest.
+                  for (let i = 0; i < data.length; i++) if (i % columns < 64) data[i] = (i % columns) * 4 + (i % 3);
+                  for (let i = 0; i < data.length; i++) if ((data[i]! & 0x7f) === 0x7f) data[i] = 0x80;
+                  data[37 * columns + columns - 40] = 0x7f;
+                  data[90 * columns + 21] = 0xff;
+                  const parts = [{ data: bytesAt(data), scales: part!.scales }];
+                  const matrix = { stored: { ...stored, parts }, values: new Float32Array(0) };
+                  const x = Float32Array.from({ length: tokens * columns * groups }, normal);
+                  const what = `${groups} groups, ${columns} columns, tiles of ${fp8Tile.rows} rows`;
+                  await sameInAnyNumber(device, matrix, x, tokens, what, groups);
+                }
           });
         test(`${format}: experts, stored together and one by one`, async () => {
           state = 3;

@@ -23,6 +23,15 @@ static NEVER_INLINE Magnitudes magnitudes_of(const float* x, i64 count) {
 }
 
 /*
+ * What the panel of a worker holds of a stretch for FP8: the tokens from x on times the scales of this row of blocks; x = 0: nothing.
+ * Eight tiles have the same scales, and of one token scaling takes a sixteenth of the product.
+ */
+typedef struct {
+  const float* x;
+  i64 block_row;
+} Scaled;
+
+/*
  * The right-hand side: float32 rows, or rows quantised to int8 blocks (bytes != 0). The latter lie as they are multiplied: row by row,
  * or TOGETHER rows next to each other, block by block, where there are several. Row i is index[i], or first_row + i.
  */
@@ -36,7 +45,15 @@ typedef struct {
   i64 first_row, first_column;
   const i32* index; /* or 0; only for rows that lie alone */
   const Magnitudes* ranges; /* of the rows from the first on, or 0: not known */
+  Scaled* scaled;           /* [MOST_SCALED] stretches, or 0: nothing stays in the panel from tile to tile */
 } Activations;
+
+enum { MOST_SCALED = TILE }; /* as many stretches of a token as the panel's floats have room for */
+
+static inline void forget_scaled(const Activations* x) {
+  if (x->scaled)
+    for (int i = 0; i < MOST_SCALED; i++) x->scaled[i].x = 0;
+}
 
 enum { TOGETHER = 16 };
 

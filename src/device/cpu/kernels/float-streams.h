@@ -156,10 +156,23 @@ static NEVER_INLINE void product_of_four_rows(const Matrix* m, i64 row, const fl
 #if LANES >= 8
 enum { FP8_COLUMNS = LINE, FP8_VECTORS = SUMS_OF_FP8 / LANES };
 
+/* What is loaded behind this is loaded anew, as an operand that costs nothing, instead of once in an instruction of its own. */
+#define LOAD_AGAIN() __asm__ volatile("" ::: "memory")
+/* As OPAQUE, for a vector. */
+#define OPAQUE_VECTOR(x) __asm__("" : "+v"(x))
+
 /* The greater of each unsigned byte. */
 static inline vi greatest_bytes(vi a, vi b) {
   typedef u8 Bytes __attribute__((vector_size(4 * LANES)));
   return (vi)__builtin_elementwise_max((Bytes)a, (Bytes)b);
+}
+/* The greatest of each byte of a line without its sign. */
+static inline __attribute__((always_inline)) vi greatest_codes(vi greatest, const u8* at) {
+  UNROLL for (int i = 0; i < FP8_COLUMNS; i += 4 * LANES) {
+    greatest = greatest_bytes(greatest, load_vi(at + i) & 0x7f7f7f7f);
+    OPAQUE_VECTOR(greatest); /* else what it is made of is kept for later, and spilled */
+  }
+  return greatest;
 }
 /* Whether any byte has this value. */
 static inline int has_byte(vi x, u8 value) {
@@ -167,27 +180,46 @@ static inline int has_byte(vi x, u8 value) {
   return __builtin_reduce_or((vi)((Bytes)x == (i8)value)) != 0;
 }
 
-/* 2 * LANES codes of E4M3 in half precision, divided by 2^8, NaN as if it were one: a code with its sign a bit further up. */
-static inline vi halves_of_fp8(const u8* at) {
+/*
+ * A line of E4M3 codes in half precision, divided by 2^8, NaN as if it were one: a code with its sign a bit further up. AVX2 widens
+ * bytes by multiplying those of a word by 128 and by 0, an instruction less: of 32 columns the even ones come first, then the others.
+ */
+static inline __attribute__((always_inline)) void halves_of_fp8(const u8* at, u16* halves) {
+  UNROLL for (int i = 0; i < FP8_COLUMNS; i += 32) {
 #if LANES == 16
-  const __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void*)at));
-  return (vi)_mm512_and_si512(_mm512_slli_epi16(words, 7), _mm512_set1_epi16((short)0xbfff));
+    const __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void*)(at + i)));
+    store_vi(halves + i, (vi)_mm512_slli_epi16(words, 7) & (i32)0xbfffbfff);
 #else
-  const __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void*)at));
-  return (vi)_mm256_and_si256(_mm256_slli_epi16(words, 7), _mm256_set1_epi16((short)0xbfff));
+    UNROLL for (int odd = 0; odd < 2; odd++) {
+      const __m256i factors = _mm256_set1_epi16(odd ? (short)0x8000 : 0x0080);
+      store_vi(halves + i + 16 * odd, (vi)_mm256_maddubs_epi16(factors, _mm256_loadu_si256((const void*)(at + i))) & (i32)0xbfffbfff);
+      LOAD_AGAIN();
+    }
+#endif
+  }
+}
+/* Vector i of a line; with AVX2, of each sixteen columns the even ones, then the others. */
+static inline vf load_halves(const u16* halves, int i) {
+#if LANES == 16
+  return (vf)_mm512_cvtph_ps(_mm256_load_si256((const void*)(halves + 16 * i)));
+#else
+  return (vf)_mm256_cvtph_ps(_mm_load_si128((const void*)(halves + i / 4 * 32 + i % 2 * 16 + i / 2 % 2 * 8)));
 #endif
 }
-static inline vf load_halves(const u16* at) {
-#if LANES == 16
-  return (vf)_mm512_cvtph_ps(_mm256_load_si256((const void*)at));
+/* Sums of a row in those vectors, into the order of columns; with AVX2, vector i has the quads i and i + 2. */
+static inline __attribute__((always_inline)) void in_order_of_columns(vf sum[FP8_VECTORS]) {
+#if LANES == 8
+  const vf even = sum[0], odd = sum[1];
+  sum[0] = (vf)_mm256_unpacklo_ps((__m256)even, (__m256)odd);
+  sum[1] = (vf)_mm256_unpackhi_ps((__m256)even, (__m256)odd);
 #else
-  return (vf)_mm256_cvtph_ps(_mm_load_si128((const void*)at));
+  (void)sum;
 #endif
 }
 
 /*
- * scaled = columns first ... of a token times the scale that rows share there, and 2^8. 0 where that is no power of two, or bits of a
- * column are lost with it.
+ * scaled = columns first ... of a token times the scale that rows share there, and 2^8, as vectors of halves lie. 0 where that is no
+ * power of two, or bits of a column are lost with it.
  */
 static NEVER_INLINE int scale_for_fp8(const Matrix* m, i64 block_row, i64 first, i64 count, Magnitudes range, const float* x, float* scaled) {
   const i64 block = first / m->block_columns, blocks = (first + count - 1) / m->block_columns + 1 - block;
@@ -195,7 +227,7 @@ static NEVER_INLINE int scale_for_fp8(const Matrix* m, i64 block_row, i64 first,
   /* as exponents: weights and products are to be finite, and products no less than the least that has all bits */
   const i32 most = (i32)(f32_to_bits(range.most) >> 23), least = (i32)(f32_to_bits(range.least) >> 23);
   const i32 lowest = least == 0 ? 255 : least < 119 ? 128 - least : 9, highest = most > 136 ? 381 - most : 245;
-  u32 scale[STRETCH / LANES], is_wrong = 0;
+  u32 scale[STRETCH / SUMS_OF_FP8], is_wrong = 0;
   for (i64 b = 0; b < blocks; b++) {
     const u32 bits = (m->scale_is_f32 ? f32_to_bits(((const f32_at*)m->scales)[element + b]) : (u32)m->scales[element + b] << 23) + (8 << 23);
     is_wrong |= (bits & 0x7fffff) | (u32)((i32)(bits >> 23) < lowest) | (u32)((i32)(bits >> 23) > highest);
@@ -204,62 +236,87 @@ static NEVER_INLINE int scale_for_fp8(const Matrix* m, i64 block_row, i64 first,
   if (is_wrong) return 0;
   for (i64 k = 0, b = 0; k < count; b++) {
     const i64 end = min_i64(count, (block + b + 1) * m->block_columns - first);
-    for (; k < end; k += LANES) store_vf(scaled + k, load_vf(x + k) * vf_of(bits_to_f32(scale[b])));
+    for (; k < end; k += SUMS_OF_FP8) {
+      const vf factor = vf_of(bits_to_f32(scale[b])), low = load_vf(x + k) * factor;
+#if LANES == 16
+      store_vf(scaled + k, low);
+#else
+      const vf high = load_vf(x + k + LANES) * factor;
+      store_vf(scaled + k, __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14));
+      store_vf(scaled + k + LANES, __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15));
+#endif
+    }
   }
   return 1;
 }
 
-/* Tokens that are multiplied together with codes of FP8: as many as registers allow. */
-enum { MOST_OF_FP8 = LANES == 16 ? 4 : 1, MOST_FP8_STREAMS = LANES == 16 ? 8 : 3 };
+/* Tokens that are multiplied together with codes of FP8: their sums, of four rows or (AVX2) of two, take the registers. */
+enum { MOST_OF_FP8 = LANES == 16 ? 4 : 2 };
 
 /*
  * FP8: codes are multiplied as they are, and x with the scale that the tile's rows share and with 2^8 that codes are short of. Both are
- * powers of two, so that no product changes. Of four rows a line each is used up in turn. 0 where scales are not like that, and for NaN.
- * T tokens, of which n exist; there is room for as many, times their scales.
+ * powers of two, so that no product changes. Of four rows (several tokens with AVX2: two) a line each is used up in turn.
+ * 0 for NaN. T tokens, of which n exist: of three the last is multiplied twice.
  */
-static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, const Matrix* m, Rows rows, i64 first, i64 count, const Magnitudes* ranges,
-                                                               const float* const* tokens, i64 n, float (*acc)[TILE], float (*scaled)[STRETCH]) {
+static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, const Matrix* m, Rows rows, i64 first, i64 count, const float (*scaled)[STRETCH],
+                                                               i64 n, float (*acc)[TILE]) {
+  const int together = LANES == 8 && T > 1 ? 2 : 4, parts = 4 / together;
   u16 halves[4][FP8_COLUMNS] __attribute__((aligned(64)));
-  const i64 last_row = rows.first_row + (rows.stride ? TILE - 1 : 0), block_row = rows.first_row / m->block_rows;
-  if (m->block_columns % LANES || block_row != last_row / m->block_rows) return 0;
-  const float* x[MOST_OF_FP8];
-  for (i64 t = 0; t < T; t++) {
-    x[t] = scaled[min_i64(t, n - 1)];
-    if (t < n && !scale_for_fp8(m, block_row, first, count, ranges ? ranges[t] : (Magnitudes){0, 0}, tokens[t], scaled[t]) &&
-        !scale_for_fp8(m, block_row, first, count, magnitudes_of(tokens[t], count), tokens[t], scaled[t]))
-      return 0;
+  /* Each part fetches from twice `together` streams, from the first half and the second in turn: a step there, and one back to the next line. */
+  const u8* ahead[2];
+  i64 apart = m->ahead_rows * m->row_bytes, three_apart = 3 * apart, step[2];
+  UNROLL for (int part = 0; part < parts; part++) {
+    ahead[part] = (m->ahead ? m->ahead : rows.at) + 4 * part * apart + first * TILE / STREAMS;
+    step[part] = together * apart;
   }
-  const u8* ahead = m->ahead ? m->ahead : rows.at;
-  const i64 apart = m->ahead_rows * m->row_bytes;
+  const i64 both_steps = step[0] ^ (LINE - step[0]);
+  OPAQUE(apart);
+  OPAQUE(three_apart);
   vi greatest = vi_of(0), four[MOST_OF_FP8][FP8_VECTORS][4];
-  i64 line = first / FP8_COLUMNS * TILE;
   for (int g = 0; g < 4; g++) {
-    vf sum[MOST_OF_FP8][FP8_VECTORS][4];
-    UNROLL for (int t = 0; t < T; t++)
-      UNROLL for (int i = 0; i < FP8_VECTORS; i++)
-        UNROLL for (int r = 0; r < 4; r++) sum[t][i][r] = vf_of(0);
-    for (i64 c = 0; c < count; c += FP8_COLUMNS, line += 4) {
-      fetch_four_lines(ahead, apart, line);
-      UNROLL for (int r = 0; r < 4; r++) {
-        const u8* at = rows.at + (4 * g + r) * rows.stride + first + c;
-        MOVING(at);
-        UNROLL for (int i = 0; i < FP8_COLUMNS; i += 2 * LANES) store_vi(halves[r] + i, halves_of_fp8(at + i));
-        UNROLL for (int i = 0; i < FP8_COLUMNS; i += 4 * LANES) greatest = greatest_bytes(greatest, load_vi(at + i) & 0x7f7f7f7f);
+    vf sums[MOST_OF_FP8][4][FP8_VECTORS];
+    for (int part = 0; part < parts; part++) {
+      vf sum[MOST_OF_FP8][4][FP8_VECTORS];
+      const u8* at[4];
+      UNROLL for (int r = 0; r < together; r++) {
+        at[r] = rows.at + (4 * g + together * part + r) * rows.stride + first;
+        UNROLL for (int t = 0; t < T; t++)
+          UNROLL for (int i = 0; i < FP8_VECTORS; i++) sum[t][r][i] = vf_of(0);
       }
-      __asm__("" : "+m"(halves)); /* else the compiler leaves memory out, and converting halves in a register is a shuffle more */
-      UNROLL for (int i = 0; i < FP8_COLUMNS / LANES; i++) {
-        vf value[MOST_OF_FP8];
-        UNROLL for (int t = 0; t < T; t++) value[t] = load_vf(x[t] + c + LANES * i);
-        UNROLL for (int r = 0; r < 4; r++) {
-          const vf w = load_halves(halves[r] + LANES * i);
-          UNROLL for (int t = 0; t < T; t++) sum[t][i % FP8_VECTORS][r] = fma_vf(w, value[t], sum[t][i % FP8_VECTORS][r]);
+      const float* x = scaled[0];
+      for (const float* const end = x + count; x < end;) {
+        UNROLL for (int i = 0; i < together; i++) FETCH(ahead[part] + (i == 3 ? three_apart : i * apart));
+        ahead[part] += step[part];
+        step[part] ^= both_steps;
+        UNROLL for (int r = 0; r < together; r++) {
+          halves_of_fp8(at[r], halves[r]);
+          if (LANES == 8) greatest = greatest_codes(greatest, at[r]);
+          at[r] += FP8_COLUMNS;
+          OPAQUE(at[r]);
         }
+        __asm__("" : "+m"(halves)); /* else the compiler leaves memory out, and converting halves in a register is a shuffle more */
+        UNROLL for (int i = 0; i < FP8_COLUMNS / LANES; i++) {
+          vf value[MOST_OF_FP8];
+          UNROLL for (int t = 0; t < T; t++) value[t] = load_vf(x + STRETCH * (t < 2 ? t : min_i64(t, n - 1)) + LANES * i);
+          UNROLL for (int r = 0; r < together; r++) {
+            const vf w = load_halves(halves[r], i);
+            if (LANES == 16 && i == r) greatest = greatest_codes(greatest, at[r] - FP8_COLUMNS); /* between conversions, to share out its two ports */
+            UNROLL for (int t = 0; t < T; t++) sum[t][r][i % FP8_VECTORS] = fma_vf(w, value[t], sum[t][r][i % FP8_VECTORS]);
+          }
+        }
+        x += FP8_COLUMNS;
+        OPAQUE(x);
       }
+      UNROLL for (int t = 0; t < T; t++)
+        UNROLL for (int r = 0; r < together; r++) {
+          in_order_of_columns(sum[t][r]);
+          UNROLL for (int i = 0; i < FP8_VECTORS; i++) sums[t][together * part + r][i] = sum[t][r][i];
+        }
     }
     UNROLL for (int t = 0; t < T; t++)
       UNROLL for (int i = 0; i < FP8_VECTORS; i++) {
         vi s[4];
-        transpose_quads((vi)sum[t][i][0], (vi)sum[t][i][1], (vi)sum[t][i][2], (vi)sum[t][i][3], s);
+        transpose_quads((vi)sums[t][0][i], (vi)sums[t][1][i], (vi)sums[t][2][i], (vi)sums[t][3][i], s);
         four[t][i][g] = (vi)(((vf)s[0] + (vf)s[1]) + ((vf)s[2] + (vf)s[3]));
       }
   }
@@ -270,7 +327,7 @@ static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, cons
       vi of_rows[TILE_VECTORS][QUAD_LANES];
       rows_of_quads(four[t][i], of_rows);
       UNROLL for (int v = 0; v < TILE_VECTORS; v++)
-        UNROLL for (int k = 0; k < QUAD_LANES; k++) part[v][QUAD_LANES * i + k] = of_rows[v][k];
+        UNROLL for (int k = 0; k < QUAD_LANES; k++) part[v][FP8_VECTORS * k + i] = of_rows[v][k];
     }
     FOR_VECTORS {
       const vi* p = part[v / LANES];
@@ -281,18 +338,30 @@ static inline __attribute__((always_inline)) int fp8_of_tokens(const int T, cons
 }
 
 /* acc[t] += columns first .. first + count of FP8 times n tokens; 0 where a panel is needed, which then has to do the same for all. */
-static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, const Magnitudes* ranges, const float* const* x, i64 n,
+static NEVER_INLINE int stream_fp8(const Matrix* m, Rows rows, i64 first, i64 count, const Activations* x, const float* const* tokens, i64 n,
                                    float (*acc)[TILE], Panel* room) {
+  const i64 last_row = rows.first_row + (rows.stride ? TILE - 1 : 0), block_row = rows.first_row / m->block_rows;
+  if (m->block_columns % SUMS_OF_FP8 || block_row != last_row / m->block_rows) return 0;
+  /* as many stretches as there is room for stay in the panel; the last place is for all others */
+  const i64 stretches = (m->columns + STRETCH - 1) / STRETCH, last = MOST_SCALED / n - 1, place = min_i64(first / STRETCH, last);
+  Scaled* kept = x->scaled && (place < last || stretches == last + 1) ? x->scaled + place : 0;
+  const int is_there = kept && kept->x == tokens[0] && kept->block_row == block_row;
   float sums[MOST_FLOAT_STREAMS][TILE] __attribute__((aligned(64)));
-  float(*scaled)[STRETCH] = (float(*)[STRETCH])room->floats;
   for (i64 t = 0; t < n; t++) FOR_VECTORS store_vf(sums[t] + v, load_vf(acc[t] + v));
   for (i64 t = 0, some; t < n; t += some) {
+    float(*scaled)[STRETCH] = (float(*)[STRETCH])room->floats + place * n + (kept ? t : 0);
     some = min_i64(MOST_OF_FP8, n - t);
-    const Magnitudes* of_some = ranges ? ranges + t : 0;
-    const int done = MOST_OF_FP8 == 1 || some == 1 ? fp8_of_tokens(1, m, rows, first, count, of_some, x + t, 1, sums + t, scaled)
-                               : fp8_of_tokens(MOST_OF_FP8, m, rows, first, count, of_some, x + t, some, sums + t, scaled);
+    for (i64 i = 0; i < some && !is_there; i++)
+      if (!scale_for_fp8(m, block_row, first, count, x->ranges ? x->ranges[t + i] : (Magnitudes){0, 0}, tokens[t + i], scaled[i]) &&
+          !scale_for_fp8(m, block_row, first, count, magnitudes_of(tokens[t + i], count), tokens[t + i], scaled[i]))
+        return 0;
+    int done;
+    if (some == 1) done = fp8_of_tokens(1, m, rows, first, count, scaled, 1, sums + t);
+    else if (MOST_OF_FP8 == 2 || some == 2) done = fp8_of_tokens(2, m, rows, first, count, scaled, 2, sums + t);
+    else done = fp8_of_tokens(MOST_OF_FP8, m, rows, first, count, scaled, some, sums + t);
     if (!done) return 0;
   }
+  if (kept) *kept = (Scaled){tokens[0], block_row};
   for (i64 t = 0; t < n; t++) FOR_VECTORS store_vf(acc[t] + v, load_vf(sums[t] + v));
   return 1;
 }
@@ -330,7 +399,7 @@ static NEVER_INLINE int stream_floats(const Matrix* m, Rows rows, i64 first, i64
     case F16: streams_of_format(F16, m, rows, first, count, at, tokens, acc); return 1;
     case BF16: streams_of_format(BF16, m, rows, first, count, at, tokens, acc); return 1;
 #if LANES >= 8
-    case FP8: return tokens <= MOST_FP8_STREAMS && stream_fp8(m, rows, first, count, x->ranges, at, tokens, acc, room);
+    case FP8: return stream_fp8(m, rows, first, count, x, at, tokens, acc, room);
 #endif
     default: (void)room; return 0;
   }

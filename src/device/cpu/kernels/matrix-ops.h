@@ -26,7 +26,7 @@ static inline Matrix expert_matrix(const Command* c, int slot, i64 expert) {
 }
 
 static inline Activations activations_at(const Command* c, int slot) {
-  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0, 0};
+  return (Activations){at(c, slot), at(c, slot + 1), at(c, slot + 2), at(c, slot + 3), whole(c, slot + 4), whole(c, slot + 5), 0, 0, 0, 0, 0};
 }
 
 /* 3 activations, 9 tokens */
@@ -112,9 +112,12 @@ static void op_linear(const Command* c, Worker* w) {
     return;
   }
   Magnitudes ranges[MOST_RANGES];
+  Scaled scaled[MOST_SCALED];
   if (tokens <= MOST_RANGES && m.format == FP8) {
     for (i64 t = 0; t < tokens; t++) ranges[t] = w->body->products->magnitudes_of(x.floats + t * x.stride, x.stride);
     x.ranges = ranges;
+    x.scaled = parts == 1 ? scaled : 0; /* all tiles have the same tokens */
+    forget_scaled(&x);
   }
 #define ROW_OF(tile) ((tile) / tiles * group_rows + parts_units.rows + (tile) % tiles * TILE)
   const u8* then = share_of_later(c, whole(c, 25), w);

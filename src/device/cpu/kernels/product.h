@@ -51,6 +51,7 @@ static NEVER_INLINE void product_of_rows(const Matrix* m, Rows rows, const Activ
   for (i64 first = 0; first < m->columns; first += STRETCH) {
     const i64 count = min_i64(STRETCH, m->columns - first);
     if (stream_floats(m, rows, first, count, x, tokens, acc, panel)) continue;
+    forget_scaled(x); /* this takes their place */
     unpack_floats(m, rows, first, count, panel);
     multiply_floats(panel, first, count, sums_of_format(m->format), x, tokens, acc);
   }
