@@ -20,6 +20,7 @@
 #else
 #define UNROLL_WIDE UNROLL
 #endif
+/* And where two turns stay turns as well. */
 #if LANES == 16
 #define UNROLL_WIDEST UNROLL
 #else
