@@ -55,6 +55,8 @@ typedef float f32_at __attribute__((aligned(1), may_alias));
 #define UNROLL _Pragma("clang loop unroll(full)")
 /* The compiler shall not see where this comes from: it counts on from there, and computes nothing of it beforehand. */
 #define OPAQUE(x) __asm__("" : "+r"(x))
+/* The same for a vector (x64). Among many sums it keeps their order: else the compiler changes it, and spills. */
+#define OPAQUE_VECTOR(x) __asm__("" : "+v"(x))
 /*
  * For a pointer that moves in a loop, or a stride. Else it becomes a base and an index, with which an instruction that loads its operand
  * takes the place of two in the processor, or is added to sixteen pointers before the loop, which spill. With fewer registers operands

@@ -62,7 +62,7 @@ static inline __attribute__((always_inline)) void bytes_of_tokens(const int T, c
                 const i32 four = FOUR(t, j);
                 UNROLL for (int i = 0; i < V; i++) pairs[i][t] = add_pairs(pairs[i][t], w[i], four);
               }
-              EACH keep_order(&pairs[i][t]);
+              EACH OPAQUE_VECTOR(pairs[i][t]);
             }
             EACH sum[i][t] = add_sums(sum[i][t], pairs[i][t]);
           }

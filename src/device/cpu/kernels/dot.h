@@ -63,8 +63,6 @@ static inline vi add_pairs(vi pairs, vi w, i32 x) {
   return (vi)_mm256_add_epi16((__m256i)pairs, _mm256_maddubs_epi16((__m256i)w, _mm256_set1_epi32(x)));
 }
 static inline vi add_sums(vi sum, vi pairs) { return sum + (vi)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi16(1)); }
-/* Else the compiler changes the order of so many sums, and spills. */
-static inline void keep_order(vi* pairs) { __asm__("" : "+x"(*pairs)); }
 #endif
 
 /* Whether the product of 8-bit weights is another instruction than that of 7-bit ones. */

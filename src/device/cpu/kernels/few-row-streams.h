@@ -42,7 +42,7 @@ static inline __attribute__((always_inline)) void add_block_of_tokens(const i64 
           const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, EIGHT(8 * i)), _mm256_maddubs_epi16(high, EIGHT(16 + 8 * i)));
           *sum = (vi)(i ? _mm256_add_epi16((__m256i)*sum, pairs) : pairs);
         }
-        keep_order(sum);
+        OPAQUE_VECTOR(*sum);
 #undef EIGHT
       }
     }

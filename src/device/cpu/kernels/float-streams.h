@@ -158,8 +158,6 @@ enum { FP8_COLUMNS = LINE, FP8_VECTORS = SUMS_OF_FP8 / LANES };
 
 /* What is loaded behind this is loaded anew, as an operand that costs nothing, instead of once in an instruction of its own. */
 #define LOAD_AGAIN() __asm__ volatile("" ::: "memory")
-/* As OPAQUE, for a vector. */
-#define OPAQUE_VECTOR(x) __asm__("" : "+v"(x))
 
 /* The greater of each unsigned byte. */
 static inline vi greatest_bytes(vi a, vi b) {

@@ -73,8 +73,8 @@ static inline __attribute__((always_inline)) vf add_byte_block(const u8* row[LAN
 }
 
 /*
- * acc = all columns times one token, eight blocks or a multiple: the sums of bytes_of_tokens. As much is fetched meanwhile: sixteen lines with each eight blocks of
- * Q4_0 or four of Q8_0, and with 32 blocks eight more are due.
+ * acc = all columns times one token, eight blocks or a multiple: the sums of bytes_of_tokens. As much is fetched meanwhile: sixteen lines
+ * with each eight blocks of Q4_0 or four of Q8_0, and with 32 blocks eight more are due.
  */
 static inline __attribute__((always_inline)) void stream_of_blocks(const i64 format, const Matrix* m, Rows rows, const Activations* x, float* acc) {
   const i64 blocks = m->columns / BLOCK, block_bytes = format == Q4_0 ? 18 : 34, step = format == Q4_0 ? 8 : 4;
